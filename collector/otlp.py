@@ -1,0 +1,144 @@
+"""OTLP messages as columns: the standard's own descriptors, decoded to Arrow by ptars.
+
+ptars takes descriptors without recursion, so `AnyValue.array_value` and `.kvlist_value` are declared as `bytes` here:
+the same on the wire, and read further only where they occur.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ptars
+import pyarrow as pa
+from google.protobuf.descriptor import Descriptor, FileDescriptor
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import ArrayValue, InstrumentationScope
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+Edit = Callable[[FieldDescriptorProto], None]
+
+
+class Undecodable(ValueError):
+    """Bytes that are not the message they should be."""
+
+
+class MessageColumns:
+    """Turns serialised messages of one type into Arrow structs and back."""
+
+    def __init__(self, pool: DescriptorPool, descriptor: Descriptor) -> None:
+        flat = pool.FindMessageTypeByName(descriptor.full_name)
+        self._handler = ptars.HandlerPool([flat.file]).get_for_message(flat)
+        self._name = descriptor.name
+
+    def decode(self, messages: list[bytes]) -> pa.RecordBatch:
+        """One row per message. Raises Undecodable."""
+        try:
+            return self._handler.list_to_record_batch(messages)
+        except ValueError as error:
+            raise Undecodable(f"not a serialised {self._name}: {error}") from error
+
+    def encode(self, rows: pa.StructArray) -> list[bytes]:
+        """The serialised message of each row."""
+        return self._handler.record_batch_to_array(pa.RecordBatch.from_struct_array(rows)).to_pylist()  # type: ignore[no-any-return]
+
+
+def repaired(request: bytes) -> tuple[bytes, str]:
+    """A request that ptars refuses or may misread, made canonical by protobuf's own parser, and a warning or "".
+
+    Text that is not UTF-8 (protobuf forbids it, some producers send it) is kept with U+FFFD in place of the bad bytes.
+    Raises Undecodable when the bytes are no request at all.
+    """
+    try:
+        return ExportTraceServiceRequest.FromString(request).SerializeToString(), ""
+    except DecodeError:
+        pass
+    try:
+        message = _REQUEST_WITH_BYTES.FromString(request)
+    except DecodeError as error:
+        raise Undecodable(f"not a serialised ExportTraceServiceRequest: {error}") from error
+    _make_utf8(message)
+    return message.SerializeToString(), "text that is not UTF-8 was kept with U+FFFD in place of the bad bytes"
+
+
+def _make_utf8(message: Message) -> None:
+    waiting = [message]
+    while waiting:
+        current = waiting.pop()
+        for field, value in current.ListFields():
+            if field.message_type:
+                waiting.extend(value if field.is_repeated else [value])
+            elif field.full_name in _STRING_FIELDS:
+                if field.is_repeated:
+                    value[:] = [_as_utf8(item) for item in value]
+                else:
+                    setattr(current, field.name, _as_utf8(value))
+
+
+def _as_utf8(value: bytes) -> bytes:
+    return value.decode("utf-8", "replace").encode()
+
+
+def _files(file: FileDescriptor) -> Iterator[FileDescriptor]:
+    for dependency in file.dependencies:
+        yield from _files(dependency)
+    yield file
+
+
+def _edited_pool(edit: Edit) -> DescriptorPool:
+    """OTLP's trace messages with `edit` applied to every field."""
+    pool, seen = DescriptorPool(), set()
+    for file in _files(ExportTraceServiceRequest.DESCRIPTOR.file):
+        if file.name not in seen:
+            seen.add(file.name)
+            proto = FileDescriptorProto()
+            file.CopyToProto(proto)
+            waiting = list(proto.message_type)
+            while waiting:
+                message = waiting.pop()
+                waiting.extend(message.nested_type)
+                for field in message.field:
+                    edit(field)
+            pool.Add(proto)
+    return pool
+
+
+def _cut_recursion(field: FieldDescriptorProto) -> None:
+    if field.name in ("array_value", "kvlist_value"):
+        field.type = FieldDescriptorProto.TYPE_BYTES
+        field.ClearField("type_name")
+
+
+def _string_to_bytes(field: FieldDescriptorProto) -> None:
+    if field.type == FieldDescriptorProto.TYPE_STRING:
+        field.type = FieldDescriptorProto.TYPE_BYTES
+
+
+def _string_fields(descriptor: Any, seen: set[str]) -> Iterator[str]:
+    if descriptor.full_name in seen:
+        return
+    seen.add(descriptor.full_name)
+    for field in descriptor.fields:
+        if field.message_type:
+            yield from _string_fields(field.message_type, seen)
+        elif field.type == FieldDescriptorProto.TYPE_STRING:
+            yield field.full_name
+
+
+_FLAT = _edited_pool(_cut_recursion)
+_BYTES = _edited_pool(_string_to_bytes)
+_REQUEST_WITH_BYTES = GetMessageClass(_BYTES.FindMessageTypeByName(ExportTraceServiceRequest.DESCRIPTOR.full_name))
+_STRING_FIELDS = frozenset(_string_fields(ExportTraceServiceRequest.DESCRIPTOR, set()))
+
+REQUESTS = MessageColumns(_FLAT, ExportTraceServiceRequest.DESCRIPTOR)
+RESOURCES = MessageColumns(_FLAT, Resource.DESCRIPTOR)
+SCOPES = MessageColumns(_FLAT, InstrumentationScope.DESCRIPTOR)
+SPANS = MessageColumns(_FLAT, Span.DESCRIPTOR)
+LOGS = MessageColumns(_FLAT, Span.Event.DESCRIPTOR)
+LINKS = MessageColumns(_FLAT, Span.Link.DESCRIPTOR)
+ARRAYS = MessageColumns(_FLAT, ArrayValue.DESCRIPTOR)

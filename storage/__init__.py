@@ -1,0 +1,46 @@
+"""Spans at rest: knows SQL, knows no wire format.
+
+`schema` is the one definition of the tables; `migrate` brings a database to it; `engine` opens a database and holds
+what differs between engines. Writes come as `batch.SpanBatch` and go through `writing`, one transaction a batch:
+parents first, duplicates settled by `identity`, attributes made into typed values by `variant`. Reads go through
+`reading`, read-only by the engine and bounded in time.
+
+What holds: an acknowledged batch is durable and whole; a span is stored once, however often it is sent; whatever OTLP
+can say is in the columns or in `otlp_residue`; every event's run exists, and the run's time bounds cover its events.
+"""
+
+from .batch import AttributeColumns, EventParts, Origins, SpanBatch, ValueType, WriteOutcome
+from .errors import DatabaseLocked, QueryTimeout, SchemaUnknown, StorageError, WriteFailed
+from .ids import InvalidId, event_id_text, parse_event_id, parse_run_id, run_id_text
+from .reading import Reader
+from .schema import Base, EventLink, EventLog, ExecutionEvent, Resource, Scope, Session, WorkflowRun
+from .store import Store
+
+__all__ = [
+    "AttributeColumns",
+    "Base",
+    "DatabaseLocked",
+    "EventLink",
+    "EventLog",
+    "EventParts",
+    "ExecutionEvent",
+    "InvalidId",
+    "Origins",
+    "QueryTimeout",
+    "Reader",
+    "Resource",
+    "SchemaUnknown",
+    "Scope",
+    "Session",
+    "SpanBatch",
+    "StorageError",
+    "Store",
+    "ValueType",
+    "WorkflowRun",
+    "WriteFailed",
+    "WriteOutcome",
+    "event_id_text",
+    "parse_event_id",
+    "parse_run_id",
+    "run_id_text",
+]

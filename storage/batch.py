@@ -1,0 +1,102 @@
+"""What the collector hands to the store: spans by columns, nothing of the wire left in them.
+
+A SpanBatch is a set of Arrow tables whose columns bear the names of `schema`. Attributes travel flattened, as
+`AttributeColumns`; how an engine stores them is its own affair.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+
+class ValueType(IntEnum):
+    """The type of one attribute value, and where in `AttributeColumns.values` it stands."""
+
+    NULL = 0
+    STRING = 1
+    BOOL = 2
+    INT = 3
+    DOUBLE = 4
+    BYTES = 5
+    STRINGS = 6  # a list of strings
+    JSON = 7  # anything else that nests, as JSON text
+
+
+VALUE_ARROW_TYPES: dict[ValueType, pa.DataType] = {
+    ValueType.STRING: pa.string(),
+    ValueType.BOOL: pa.bool_(),
+    ValueType.INT: pa.int64(),
+    ValueType.DOUBLE: pa.float64(),
+    ValueType.BYTES: pa.binary(),
+    ValueType.STRINGS: pa.list_(pa.string()),
+    ValueType.JSON: pa.string(),
+}
+
+
+@dataclass(frozen=True)
+class AttributeColumns:
+    """The attributes of n owners, one entry per (owner, key); an owner's keys are distinct.
+
+    `offsets` (n + 1): owner i has entries offsets[i] to offsets[i + 1]. `keys`: dictionary-encoded. `types`: ValueType
+    per entry. `values`: per ValueType that occurs, an array with one value per entry, of which those of other types
+    are ignored.
+    """
+
+    offsets: npt.NDArray[np.int64]
+    keys: pa.DictionaryArray
+    types: npt.NDArray[np.uint8]
+    values: dict[ValueType, pa.Array]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Resources or scopes: a table with the columns of `schema.Resource` or `schema.Scope` but `attributes`, without
+    repetition, and their attributes."""
+
+    table: pa.Table
+    attributes: AttributeColumns
+
+
+@dataclass(frozen=True)
+class EventParts:
+    """Logs or links of the batch's events: a table with the columns of `schema.EventLog` or `schema.EventLink` but the
+    event's own (`run_id`, `event_id`, `event_started_at_unix_nano`) and `attributes`; `event_row` (int32) is the row of
+    the event in `SpanBatch.events`."""
+
+    table: pa.Table
+    attributes: AttributeColumns
+
+
+@dataclass(frozen=True)
+class SpanBatch:
+    """Spans that are stored together or not at all.
+
+    `events` has the columns of `schema.ExecutionEvent` but `otel_span_id` and `attributes` (`run_id` and
+    `linked_run_id` as 16 bytes), and besides `session_id` (text or null) and `service_name` for their runs. `id` is
+    the OTel span id; the store decides what becomes of spans that share one.
+    """
+
+    events: pa.Table
+    attributes: AttributeColumns
+    logs: EventParts
+    links: EventParts
+    resources: Origins
+    scopes: Origins
+
+
+@dataclass(frozen=True)
+class WriteOutcome:
+    """What became of a batch: `stored` events are new, `repeated` ones were there before, `replaced` took the place of
+    a pending copy (they count as stored)."""
+
+    stored: int
+    repeated: int
+    replaced: int

@@ -1,0 +1,92 @@
+"""How a database is opened. What differs between engines lives here.
+
+DuckDB is embedded: one process owns the file, every connection is a cursor of the one that opened it. The file is
+attached with row groups of ROW_GROUP_ROWS rows: a transaction of at least that many rows goes straight to compressed
+row groups instead of through the write-ahead log, and a read of one run prunes finely (ARCHITECTURE.md, decisions).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, cast
+
+import duckdb
+import duckdb_engine
+from sqlalchemy import Connection, Engine, PoolProxiedConnection, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import QueuePool
+
+from .errors import DatabaseLocked, StorageError
+
+ROW_GROUP_ROWS = 8192
+CATALOG = "clew"
+
+SETTINGS: dict[str, Any] = {
+    # The server answers from what it has: no extension is fetched while it runs.
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "memory_limit": "1GB",
+    # Attributes are stored as typed columns inside every row group of at least this many rows.
+    "variant_minimum_shredding_size": 2048,
+}
+
+
+def database_path(url: str) -> Path:
+    """The file that `url` names: a bare path or `duckdb:///path`. Raises StorageError for anything else."""
+    if "://" not in url:
+        return Path(url).expanduser().absolute()
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise StorageError(f"{url!r} is not a database URL; use a path or duckdb:///path") from error
+    if parsed.get_backend_name() != "duckdb":
+        raise StorageError(f"{parsed.get_backend_name()} is not supported yet; use a path or duckdb:///path")
+    if not parsed.database or parsed.database == ":memory:":
+        raise StorageError(f"{url!r} names no file; nothing in memory survives a restart, use duckdb:///path")
+    return Path(parsed.database).expanduser().absolute()
+
+
+def open_engine(path: Path) -> Engine:
+    """An engine on the DuckDB file at `path`, created when missing. `engine.dispose()` and `close_file` end it.
+
+    Raises DatabaseLocked when another process holds the file, StorageError when it cannot be opened.
+    """
+    owner = duckdb.connect(":memory:", config=SETTINGS)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        quoted = str(path).replace("'", "''")
+        owner.execute(f"ATTACH '{quoted}' AS {CATALOG} (ROW_GROUP_SIZE {ROW_GROUP_ROWS})")
+    except (duckdb.Error, OSError) as error:
+        owner.close()
+        raise _not_opened(path, error) from error
+
+    def connect() -> duckdb_engine.ConnectionWrapper:
+        cursor = owner.cursor()
+        cursor.execute(f"USE {CATALOG}")
+        return duckdb_engine.ConnectionWrapper(cursor)
+
+    engine = create_engine(
+        "duckdb://", creator=connect, poolclass=QueuePool, pool_size=16, max_overflow=16, pool_timeout=30
+    )
+    event.listen(engine, "engine_disposed", lambda _engine: owner.close())
+    return engine
+
+
+def native(connection: Connection | PoolProxiedConnection) -> duckdb.DuckDBPyConnection:
+    """DuckDB's own connection beneath a SQLAlchemy connection, for columnar work: the wrapper passes every method on."""
+    pooled = connection if isinstance(connection, PoolProxiedConnection) else connection.connection
+    return cast("duckdb.DuckDBPyConnection", pooled.dbapi_connection)
+
+
+def _not_opened(path: Path, error: Exception) -> StorageError:
+    text = str(error)
+    holder = re.search(r"held in (.+?) \(PID (\d+)\)", text)
+    if holder:
+        return DatabaseLocked(
+            f"{path} is in use by process {holder[2]} ({holder[1]}); stop it, or choose another file with --db"
+        )
+    if "lock" in text.lower():
+        return DatabaseLocked(f"{path} is in use by another process; stop it, or choose another file with --db")
+    return StorageError(f"{path} cannot be opened: {text.splitlines()[0]}")

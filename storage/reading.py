@@ -1,0 +1,58 @@
+"""Reads: each on a connection of its own, read-only by the engine, ended by a time limit."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+from sqlalchemy import ClauseElement, Connection, Engine, Executable, RowMapping
+from sqlalchemy.exc import DBAPIError
+
+from .engine import native
+from .errors import QueryTimeout
+
+
+class Reader:
+    """One read transaction: every statement of it sees the same state."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def rows(self, statement: Executable) -> Sequence[RowMapping]:
+        """The rows of `statement`. VARIANT columns come as Python dicts."""
+        return self._connection.execute(statement).mappings().all()
+
+    def arrow(self, statement: ClauseElement) -> pa.Table:
+        """The result of `statement` by columns. UUIDs come as text with dashes; bound values are passed as they are."""
+        compiled = statement.compile(self._connection.engine, compile_kwargs={"render_postcompile": True})
+        values = [compiled.construct_params()[name] for name in compiled.positiontup or ()]
+        return native(self._connection).sql(str(compiled), params=values).to_arrow_table()
+
+
+@contextmanager
+def read_transaction(engine: Engine, seconds_max: float) -> Iterator[Reader]:
+    """A read-only transaction of at most `seconds_max` seconds. Raises QueryTimeout when they are over."""
+    with engine.connect() as connection:
+        engine_connection = native(connection)
+        connection.exec_driver_sql("ROLLBACK")
+        connection.exec_driver_sql("BEGIN TRANSACTION READ ONLY")
+        timer = threading.Timer(seconds_max, engine_connection.interrupt)
+        timer.start()
+        try:
+            yield Reader(connection)
+        except (DBAPIError, duckdb.Error) as error:
+            if _interrupted(error):
+                raise QueryTimeout(f"stopped after {seconds_max:g} s; narrow the query or its time range") from error
+            raise
+        finally:
+            timer.cancel()
+            connection.rollback()
+
+
+def _interrupted(error: Exception) -> bool:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return isinstance(cause, duckdb.InterruptException)

@@ -1,0 +1,53 @@
+"""The store: spans go in by batches, answers come out through read transactions."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from . import migrate
+from .batch import SpanBatch, WriteOutcome
+from .engine import database_path, open_engine
+from .reading import Reader, read_transaction
+from .writing import Writer
+
+
+class Store:
+    """One open database. Safe to use from several threads; writes take turns."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.url = f"duckdb:///{path}"
+        self.engine = open_engine(path)
+        try:
+            migrate.prepare(self.engine, str(path))
+            self._writer = Writer(self.engine)
+        except BaseException:
+            self.engine.dispose()
+            raise
+
+    @classmethod
+    def open(cls, url: str) -> Store:
+        """Opens the database at `url` (a path or `duckdb:///path`), creating and migrating an empty one.
+
+        Raises DatabaseLocked when another process holds it, SchemaUnknown when it is not at this clew's revision,
+        StorageError when it cannot be opened.
+        """
+        return cls(database_path(url))
+
+    def write_spans(self, batch: SpanBatch) -> WriteOutcome:
+        """Stores the batch in one transaction: on return it is durable and the next read sees it.
+
+        A span that is there already (same run, span id, kind and start) is not stored again; one that ends what was
+        pending replaces it. Raises WriteFailed, and then nothing of the batch is stored.
+        """
+        return self._writer.write(batch)
+
+    def read(self, *, seconds_max: float = 30.0) -> AbstractContextManager[Reader]:
+        """A read-only transaction, ended after `seconds_max` seconds. Raises QueryTimeout within."""
+        return read_transaction(self.engine, seconds_max)
+
+    def close(self) -> None:
+        """Folds the write-ahead log into the file and closes it."""
+        self._writer.close()
+        self.engine.dispose()

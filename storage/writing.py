@@ -1,0 +1,281 @@
+"""Writes: one batch, one transaction, parents before children.
+
+The run's row comes first. What its upsert returns tells new runs from known ones: only a known run can hold a span
+already, so only there the store is asked for spans with the same id, within the run's time bounds. Run counts are
+taken as if nothing were repeated, and corrected in the rare case that something was.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from sqlalchemy import Engine
+
+from .batch import AttributeColumns, EventParts, Origins, SpanBatch, WriteOutcome
+from .engine import native
+from .errors import WriteFailed
+from .identity import Settlement, settle
+from .variant import VariantSource, variant_source
+
+ORIGINS_KNOWN_MAX = 1_000_000
+
+
+class Writer:
+    """Owns the connection that writes. `write` may be called from several threads; they take turns."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._holder = engine.raw_connection()
+        self._connection = native(self._holder)
+        self._turn = threading.Lock()
+        self._known_origins = {name: self._ids_of(name) for name in ("resources", "scopes")}
+
+    def write(self, batch: SpanBatch) -> WriteOutcome:
+        """Stores the batch, see `Store.write_spans`."""
+        with self._turn:
+            try:
+                with self._transaction():
+                    outcome = self._store(batch)
+            except duckdb.Error as error:
+                raise WriteFailed(f"not stored: {error}") from error
+            self._remember("resources", batch.resources)
+            self._remember("scopes", batch.scopes)
+        return outcome
+
+    def close(self) -> None:
+        """Folds the write-ahead log into the file."""
+        with self._turn:
+            self._connection.execute("CHECKPOINT")
+            self._holder.close()
+
+    def _store(self, batch: SpanBatch) -> WriteOutcome:
+        for name, origins in (("resources", batch.resources), ("scopes", batch.scopes)):
+            self._insert_origins(name, origins)
+        known_runs = self._upsert_runs(batch.events)
+        settlement = settle(batch.events, self._namesakes(batch.events, known_runs))
+        self._insert_events(batch, settlement)
+        if not settlement.keep.all() or settlement.replaced:
+            self._correct(batch.events, settlement)
+        for name, parts in (("event_logs", batch.logs), ("event_links", batch.links)):
+            self._insert_parts(name, parts, batch.events, settlement)
+        stored = int(settlement.keep.sum())
+        repeated = len(settlement.keep) - stored
+        return WriteOutcome(stored=stored, repeated=repeated, replaced=len(settlement.replaced))
+
+    def _insert_origins(self, table: str, origins: Origins) -> None:
+        known = self._known_origins[table]
+        new = np.flatnonzero([number not in known for number in origins.table["id"].to_pylist()])
+        if len(new):
+            rows = origins.table.take(pa.array(new))
+            self._insert(table, rows, _attributes_of(origins.attributes, new), "ON CONFLICT DO NOTHING")
+
+    def _upsert_runs(self, events: pa.Table) -> pa.Table:
+        """Brings the runs up to date; returns (id, started_at_unix_nano, last_started_at_unix_nano) of those that were
+        there before."""
+        with self._registered(events=events.drop_columns(_NOT_FOR_RUNS)):
+            delta = self._connection.sql(_RUNS_OF_EVENTS).to_arrow_table()
+        with self._registered(delta=delta):
+            self._connection.execute(_INSERT_SESSIONS)
+            return self._connection.sql(_UPSERT_RUNS).to_arrow_table()
+
+    def _namesakes(self, events: pa.Table, known_runs: pa.Table) -> pa.Table | None:
+        """The stored events that share run and span id with one of `events`."""
+        if not known_runs.num_rows:
+            return None
+        bounds = [
+            pc.min(known_runs["started_at_unix_nano"]).as_py(),
+            pc.max(known_runs["last_started_at_unix_nano"]).as_py(),
+        ]
+        with self._registered(events=events.select(["run_id", "id"]), known_runs=known_runs):
+            return self._connection.sql(_NAMESAKES, params=bounds).to_arrow_table()
+
+    def _insert_events(self, batch: SpanBatch, settlement: Settlement) -> None:
+        kept = np.flatnonzero(settlement.keep)
+        events = batch.events.drop_columns(["session_id", "service_name"])
+        shared = np.flatnonzero(settlement.ids != events["id"].to_numpy())
+        otel_span_ids = np.zeros(len(settlement.ids), dtype=np.int64)
+        otel_span_ids[shared] = events["id"].to_numpy()[shared]
+        unshared = np.ones(len(settlement.ids), dtype=bool)
+        unshared[shared] = False
+        events = events.set_column(events.schema.get_field_index("id"), "id", pa.array(settlement.ids))
+        events = events.append_column("otel_span_id", pa.array(otel_span_ids, mask=unshared))
+        if len(kept) < events.num_rows:
+            events = events.take(pa.array(kept))
+        for run_id, event_id in settlement.replaced:
+            self._delete_event(run_id, event_id)
+        self._insert("execution_events", events, _attributes_of(batch.attributes, kept))
+
+    def _delete_event(self, run_id: bytes, event_id: int) -> None:
+        for table, key in (("execution_events", "id"), ("event_logs", "event_id"), ("event_links", "event_id")):
+            self._connection.execute(
+                f"DELETE FROM {table} WHERE run_id = ?::BLOB::UUID AND {key} = ?", [run_id, event_id]
+            )  # noqa: S608
+
+    def _insert_parts(self, table: str, parts: EventParts, events: pa.Table, settlement: Settlement) -> None:
+        rows = parts.table["event_row"].to_numpy()
+        kept = np.flatnonzero(settlement.keep[rows])
+        if not len(kept):
+            return
+        of_event = pa.array(rows[kept])
+        columns = parts.table.take(pa.array(kept)).drop_columns(["event_row"])
+        columns = columns.append_column("run_id", events["run_id"].take(of_event))
+        columns = columns.append_column("event_id", pa.array(settlement.ids[rows[kept]]))
+        columns = columns.append_column("event_started_at_unix_nano", events["started_at_unix_nano"].take(of_event))
+        self._insert(table, columns, _attributes_of(parts.attributes, kept))
+
+    def _correct(self, events: pa.Table, settlement: Settlement) -> None:
+        """Takes what was not new off the runs' counts."""
+        gone = events.select(["run_id", "status"]).filter(pa.array(~settlement.keep))
+        replaced = pa.table(
+            {
+                "run_id": pa.array([run_id for run_id, _ in settlement.replaced], pa.binary(16)),
+                "status": pa.array(["running"] * len(settlement.replaced), pa.string()),
+            }
+        )
+        with self._registered(gone=pa.concat_tables([gone, replaced])):
+            self._connection.execute(_CORRECT_COUNTS)
+
+    def _insert(self, table: str, rows: pa.Table, attributes: AttributeColumns, conflict: str = "") -> None:
+        source = variant_source(attributes, "a")
+        for name, column in source.columns.items():
+            rows = rows.append_column(name, column)
+        with self._registered(incoming=rows, **({} if source.pairs is None else {"a_pairs": source.pairs})):
+            self._connection.execute(_insert_statement(table, rows.column_names, source, conflict))
+
+    @contextmanager
+    def _registered(self, **tables: pa.Table) -> Iterator[None]:
+        for name, table in tables.items():
+            self._connection.register(name, table)
+        try:
+            yield
+        finally:
+            for name in tables:
+                self._connection.unregister(name)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.begin()
+        try:
+            yield
+        except BaseException:
+            self._connection.rollback()
+            raise
+        self._connection.commit()
+
+    def _ids_of(self, table: str) -> set[int]:
+        ids = self._connection.sql(f"SELECT id FROM {table} LIMIT {ORIGINS_KNOWN_MAX}").fetchall()  # noqa: S608
+        return {number for (number,) in ids}
+
+    def _remember(self, table: str, origins: Origins) -> None:
+        known = self._known_origins[table]
+        if len(known) > ORIGINS_KNOWN_MAX:
+            known.clear()
+        known.update(origins.table["id"].to_pylist())
+
+
+_NOT_FOR_RUNS = ["kind", "otlp_residue", "trace_state", "flags", "status_message"]
+
+_AS_UUID = ("run_id", "linked_run_id")
+
+
+def _insert_statement(table: str, columns: list[str], source: VariantSource, conflict: str) -> str:
+    plain = [name for name in columns if name not in source.columns]
+    selected = [f"{name}::UUID AS {name}" if name in _AS_UUID else name for name in plain]
+    return (
+        f"INSERT INTO {table} BY NAME SELECT {', '.join(selected)}, {source.expression} AS attributes "  # noqa: S608
+        f"FROM incoming {source.join} {conflict}"
+    )
+
+
+def _attributes_of(attributes: AttributeColumns, owners: Any) -> AttributeColumns:
+    """The attributes of some owners, in the order given."""
+    if len(owners) == len(attributes):
+        return attributes
+    counts = np.diff(attributes.offsets)[owners]
+    offsets = np.concatenate(([0], np.cumsum(counts)))
+    entries = np.arange(offsets[-1]) + np.repeat(attributes.offsets[owners] - offsets[:-1], counts)
+    at = pa.array(entries)
+    values = {value_type: array.take(at) for value_type, array in attributes.values.items()}
+    return AttributeColumns(offsets, attributes.keys.take(at), attributes.types[entries], values)
+
+
+_RUNS_OF_EVENTS = """
+    SELECT
+        run_id::UUID AS id,
+        coalesce(arg_min(session_id, started_at_unix_nano), 'default') AS session_id,
+        coalesce(arg_min(name, started_at_unix_nano) FILTER (parent_event_id IS NULL),
+                 arg_min(name, started_at_unix_nano)) AS name,
+        coalesce(arg_min(agent_name, started_at_unix_nano) FILTER (parent_event_id IS NULL),
+                 arg_min(agent_name, started_at_unix_nano)) AS agent,
+        coalesce(arg_min(service_name, started_at_unix_nano) FILTER (parent_event_id IS NULL),
+                 arg_min(service_name, started_at_unix_nano)) AS service_name,
+        CASE WHEN bool_or(parent_event_id IS NULL AND status = 'failed') THEN 'failed'
+             WHEN bool_or(parent_event_id IS NULL AND status = 'completed') THEN 'completed'
+             ELSE 'running' END AS status,
+        arg_min(id, started_at_unix_nano) FILTER (parent_event_id IS NULL) AS root_event_id,
+        min(started_at_unix_nano) AS started_at_unix_nano,
+        max(started_at_unix_nano) AS last_started_at_unix_nano,
+        max(completed_at_unix_nano) AS completed_at_unix_nano,
+        count(*) AS event_count,
+        count(*) FILTER (status = 'failed') AS error_count
+    FROM events GROUP BY run_id
+"""
+
+_INSERT_SESSIONS = """
+    INSERT INTO sessions
+    SELECT session_id, min(started_at_unix_nano) FROM delta GROUP BY session_id ON CONFLICT DO NOTHING
+"""
+
+_UPSERT_RUNS = """
+    WITH upserted AS (
+        INSERT INTO workflow_runs BY NAME SELECT * REPLACE (id::UUID AS id) FROM delta
+        ON CONFLICT (id) DO UPDATE SET
+            session_id = CASE workflow_runs.session_id WHEN 'default' THEN excluded.session_id
+                         ELSE workflow_runs.session_id END,
+            name = CASE WHEN workflow_runs.root_event_id IS NULL AND excluded.root_event_id IS NOT NULL
+                   THEN excluded.name ELSE workflow_runs.name END,
+            agent = CASE WHEN workflow_runs.root_event_id IS NULL AND excluded.root_event_id IS NOT NULL
+                    THEN coalesce(excluded.agent, workflow_runs.agent)
+                    ELSE coalesce(workflow_runs.agent, excluded.agent) END,
+            service_name = CASE WHEN workflow_runs.root_event_id IS NULL AND excluded.root_event_id IS NOT NULL
+                    THEN coalesce(excluded.service_name, workflow_runs.service_name)
+                    ELSE coalesce(workflow_runs.service_name, excluded.service_name) END,
+            status = CASE WHEN 'failed' IN (workflow_runs.status, excluded.status) THEN 'failed'
+                     WHEN 'completed' IN (workflow_runs.status, excluded.status) THEN 'completed'
+                     ELSE 'running' END,
+            root_event_id = coalesce(workflow_runs.root_event_id, excluded.root_event_id),
+            started_at_unix_nano = least(workflow_runs.started_at_unix_nano, excluded.started_at_unix_nano),
+            last_started_at_unix_nano =
+                greatest(workflow_runs.last_started_at_unix_nano, excluded.last_started_at_unix_nano),
+            completed_at_unix_nano = greatest(workflow_runs.completed_at_unix_nano, excluded.completed_at_unix_nano),
+            event_count = workflow_runs.event_count + excluded.event_count,
+            error_count = workflow_runs.error_count + excluded.error_count
+        RETURNING id, started_at_unix_nano, last_started_at_unix_nano, event_count
+    )
+    SELECT upserted.id, upserted.started_at_unix_nano, upserted.last_started_at_unix_nano
+    FROM upserted JOIN delta ON upserted.id = delta.id::UUID
+    WHERE upserted.event_count > delta.event_count
+"""
+
+_NAMESAKES = """
+    SELECT e.run_id::BLOB AS run_id, e.id, coalesce(e.otel_span_id, e.id) AS span_id, e.kind,
+           e.started_at_unix_nano, e.completed_at_unix_nano
+    FROM execution_events e
+    WHERE e.started_at_unix_nano BETWEEN ? AND ?
+      AND e.run_id IN (SELECT id::UUID FROM known_runs)
+      AND (e.run_id, coalesce(e.otel_span_id, e.id)) IN (SELECT run_id::UUID, id FROM events)
+"""
+
+_CORRECT_COUNTS = """
+    UPDATE workflow_runs SET event_count = event_count - gone_by_run.events,
+                             error_count = error_count - gone_by_run.errors
+    FROM (SELECT run_id::UUID AS id, count(*) AS events, count(*) FILTER (status = 'failed') AS errors
+          FROM gone GROUP BY ALL) AS gone_by_run
+    WHERE workflow_runs.id = gone_by_run.id
+"""
