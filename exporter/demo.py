@@ -147,7 +147,12 @@ def _code(when: _When, source: str, exit_code: int, *steps: Step) -> Step:
 
 
 def _file(path: str, when: _When, size_bytes: int, file_type: str) -> Step:
-    written = {"file.path": path, "file.size": size_bytes, "clew.file.type": file_type, "clew.file.role": "generated"}
+    written: Attributes = {
+        "file.path": path,
+        "file.size": size_bytes,
+        "clew.file.type": file_type,
+        "clew.file.role": "generated",
+    }
     logs = [Log("clew.file", when[1], written)]
     return Step(f"write {path}", *when, {"clew.event.type": "file_gen", "file.path": path}, logs=logs)
 

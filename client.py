@@ -1,0 +1,79 @@
+"""A running server's HTTP API, from outside: what the reading commands ask."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+
+RUN_ID_DIGITS = 32
+_ANSWER_S = 60
+_CANDIDATES_MAX = 10
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+class ClientError(Exception):
+    """A question that got no answer."""
+
+
+class Client:
+    """Asks the server at `url`. Every method raises ClientError, whose message tells what to do."""
+
+    def __init__(self, url: str) -> None:
+        self.url = (url if "://" in url else f"http://{url}").rstrip("/")
+        # A proxy for the outer world has no business between a terminal and its own machine.
+        direct = {f"all://{host}": None for host in _LOOPBACK}
+        try:
+            self._http = httpx.Client(base_url=self.url, timeout=_ANSWER_S, mounts=direct)
+        except (httpx.InvalidURL, ValueError) as error:
+            raise ClientError(f"{url!r} is not a URL: {error}") from error
+
+    def get(self, path: str, **parameters: str | int | None) -> str:
+        """The JSON text that `GET path` answers; a parameter that is None is left out."""
+        given = {name: value for name, value in parameters.items() if value is not None}
+        try:
+            answer = self._http.get(path, params=given)
+        except httpx.HTTPError as error:
+            raise ClientError(self._unanswered(error)) from error
+        if not answer.headers.get("content-type", "").startswith("application/json"):
+            raise ClientError(f"{self.url} does not answer as clew does; is that its HTTP port?")
+        if not answer.is_success:
+            raise ClientError(answer.json()["error"]["message"])
+        return answer.text
+
+    def run_id(self, prefix: str | None) -> str:
+        """The id of the one run whose id starts with `prefix`; of the latest run where it is None."""
+        if prefix is None:
+            return self._latest()
+        digits = prefix.replace("-", "").lower()
+        if not digits or len(digits) > RUN_ID_DIGITS or digits.strip("0123456789abcdef"):
+            raise ClientError(f"{prefix!r} is not a run id or the start of one: hex digits, at most {RUN_ID_DIGITS}")
+        if len(digits) == RUN_ID_DIGITS:
+            return digits
+        return self._only(digits)
+
+    def _latest(self) -> str:
+        runs = self._runs(limit=1)
+        if not runs:
+            raise ClientError(f"{self.url} has no runs yet; point an OpenTelemetry SDK at it")
+        return str(runs[0]["id"])
+
+    def _only(self, digits: str) -> str:
+        runs = self._runs(id_prefix=digits, limit=_CANDIDATES_MAX)
+        if not runs:
+            raise ClientError(f"no run's id starts with {digits}; `clew runs` lists them")
+        if len(runs) > 1:
+            listed = "\n".join(f"  {run['id']}  {run['name'] or ''}".rstrip() for run in runs)
+            raise ClientError(f"several runs' ids start with {digits}, give more digits:\n{listed}")
+        return str(runs[0]["id"])
+
+    def _runs(self, **parameters: str | int) -> list[dict[str, Any]]:
+        return list(json.loads(self.get("/api/runs", **parameters))["runs"])
+
+    def _unanswered(self, error: httpx.HTTPError) -> str:
+        if isinstance(error, httpx.ConnectError):
+            return f"nothing answers at {self.url}; start a server with `clew serve`, or name another with --url"
+        if isinstance(error, httpx.TimeoutException):
+            return f"{self.url} did not answer within {_ANSWER_S} s"
+        return f"{self.url} does not answer as clew does ({error}); is that its HTTP port?"

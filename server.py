@@ -1,0 +1,115 @@
+"""The whole server: where the parts meet. Built from the store outwards, stopped in reverse order."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from .collector.grpc_server import GrpcServer
+from .collector.http_server import otlp_routes
+from .collector.intake import Intake
+from .query.app import build_app
+from .settings import Settings
+from .storage import Store
+
+GRACE_S = 5.0
+
+
+class CannotServe(Exception):
+    """No server, or no longer; the message tells what to do."""
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where a server listens and where its data is."""
+
+    otlp_grpc: str
+    http: str
+    data: Path
+
+
+@contextmanager
+def serving(settings: Settings, on_end: Callable[[], None]) -> Iterator[Addresses]:
+    """A server that listens inside the `with`. Leaving it stops listening, finishes what was taken, closes the file.
+
+    `on_end` is called, on another thread, when the HTTP server ends, asked or not. Raises CannotServe, StorageError.
+    """
+    with ExitStack() as parts:
+        store = parts.enter_context(closing(Store.open(settings.database)))
+        registry = CollectorRegistry()
+        intake = parts.enter_context(closing(Intake(store, registry=registry)))
+        app = build_app(store, registry=registry, routes=otlp_routes(intake), cors_origins=settings.cors_origins)
+        listener = parts.enter_context(_listen(settings.host, settings.http_port, "--http-port"))
+        grpc = _grpc_server(intake, settings)
+        parts.callback(grpc.stop, GRACE_S)
+        grpc.start()
+        parts.enter_context(_http_serving(app, listener, on_end))
+        http_port = listener.getsockname()[1]
+        yield Addresses(_address(settings.host, grpc.port), f"http://{_address(settings.host, http_port)}", store.path)
+
+
+def _grpc_server(intake: Intake, settings: Settings) -> GrpcServer:
+    # gRPC says only that it could not bind; asking the system first tells why.
+    _listen(settings.host, settings.grpc_port, "--grpc-port").close()
+    return GrpcServer(intake, host=settings.host, port=settings.grpc_port)
+
+
+def _listen(host: str, port: int, option: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            message = f"port {port} on {host} is taken; stop what listens there, or use {option} 0 for a free one"
+        else:
+            message = f"cannot listen on {_address(host, port)}: {error.strerror or error}; see --host and {option}"
+        raise CannotServe(message) from error
+
+
+@contextmanager
+def _http_serving(app: FastAPI, listener: socket.socket, on_end: Callable[[], None]) -> Iterator[None]:
+    """uvicorn on a thread of its own: signals stay with the main thread."""
+    config = uvicorn.Config(app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=int(GRACE_S))
+    server = _HttpServer(config)
+
+    def serve() -> None:
+        try:
+            server.run(sockets=[listener])
+        finally:
+            server.ready.set()
+            on_end()
+
+    thread = threading.Thread(target=serve, name="clew-http")
+    thread.start()
+    server.ready.wait()
+    try:
+        if server.started:
+            yield
+        if not thread.is_alive():
+            raise CannotServe("the HTTP server ended by itself; the reason is above")
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+class _HttpServer(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

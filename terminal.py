@@ -1,0 +1,257 @@
+"""Runs, trees and statistics drawn in a terminal. Takes the API's JSON, knows nothing of where it comes from.
+
+Colour where the console has it; the same lines without it when piped. Text from telemetry is shown only as far as it is
+printable: a span's name cannot move the cursor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+BAR_CELLS = 28
+BARS_FROM_CELLS = 100
+FLEXIBLE_CELLS_MIN = 16
+GUIDE_LEVELS_MAX = 12
+PIPED_CELLS = 10_000
+SHORT_ID_DIGITS = 8
+TEXT_LENGTH_MAX = 300
+
+Record = Mapping[str, Any]
+
+ICONS = {
+    "agent_call": ("●", "cyan"),
+    "tool_call": ("◆", "yellow"),
+    "code_exec": ("λ", "magenta"),
+    "file_gen": ("■", "green"),
+    "handoff": ("→", "blue"),
+    "approval_requested": ("?", "bright_yellow"),
+    "state_transition": ("~", "bright_blue"),
+    "error": ("!", "red"),
+}
+OTHER_ICON = ("○", "white")
+STATUS_MARKS = {"completed": ("✓", "green"), "failed": ("✗", "red"), "running": ("…", "yellow")}
+OTHER_MARK = ("·", "white")
+
+
+def console(file: TextIO | None = None) -> Console:
+    """Where to draw: as wide as the terminal, or wide enough to cut nothing when piped."""
+    drawn = Console(file=file, highlight=False)
+    return drawn if drawn.is_terminal else Console(file=file, highlight=False, no_color=True, width=PIPED_CELLS)
+
+
+def draw_runs(to: Console, runs: Sequence[Record]) -> None:
+    """One line a run, in the order given."""
+    header = ["run", "", "name", "agent", "started", "duration", "events", "errors"]
+    rows = [[Text(title, "dim") for title in header], *map(_run_row, runs)]
+    _print_rows(to, rows, "<<<<<>>>", flexible=2)
+
+
+def draw_tree(to: Console, tree: Record, *, depth_max: int, lines_max: int) -> None:
+    """The run's events as a tree, down to `depth_max` below its top and at most `lines_max` lines; says what it left
+    out and how to see it. `tree` is the API's answer: events in depth-first order, each with its depth."""
+    run, events = tree["run"], tree["events"]
+    top = min((event["depth"] for event in events), default=0)
+    lines = _cut(events, top + depth_max, lines_max)
+    to.print(_headline(run), soft_wrap=True)
+    if lines:
+        _print_rows(to, _tree_rows(lines, top, _bars(to, run)), "<<>>><", flexible=0)
+    for note in _notes(tree, lines, top):
+        to.print(Text(note, "dim"), soft_wrap=True)
+
+
+def duration_text(duration_ns: int) -> str:
+    """A duration with the unit that suits it, three digits or so."""
+    if duration_ns < 1_000:
+        return f"{duration_ns} ns"
+    if duration_ns < 1_000_000:
+        return f"{duration_ns / 1_000:.0f} µs"
+    if duration_ns < 1_000_000_000:
+        return f"{duration_ns / 1_000_000:.0f} ms"
+    seconds = duration_ns // 1_000_000_000
+    if seconds < 60:
+        return f"{duration_ns / 1_000_000_000:.1f} s"
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} m" if hours else f"{minutes} m {seconds:02} s"
+
+
+def cost_text(cost_usd: float | None) -> str:
+    """Dollars to a hundredth of a cent; nothing where nothing is known."""
+    return "" if cost_usd is None else f"${cost_usd:,.4f}"
+
+
+def _clock_text(unix_nano: int) -> str:
+    return _local(unix_nano).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _day_text(unix_nano: int) -> str:
+    """As `ls -l` writes it: the hour of what is recent, the year of what is not."""
+    moment = _local(unix_nano)
+    is_recent = abs(datetime.now().astimezone() - moment) < timedelta(days=180)
+    return moment.strftime("%b %d %H:%M" if is_recent else "%b %d  %Y")
+
+
+def _local(unix_nano: int) -> datetime:
+    return datetime.fromtimestamp(unix_nano // 1_000_000_000).astimezone()
+
+
+# Runs.
+
+
+def _run_row(run: Record) -> list[Text]:
+    return [
+        Text(str(run["id"])[:SHORT_ID_DIGITS], "bold"),
+        Text(*STATUS_MARKS.get(run["status"], OTHER_MARK)),
+        _text(run["name"]),
+        _text(run["agent"]),
+        Text(_day_text(int(run["started_at_unix_nano"])), "dim"),
+        Text(duration_text(run["duration_ns"])),
+        Text(f"{run['event_count']:,}"),
+        Text(f"{run['error_count']:,}", "red" if run["error_count"] else "dim"),
+    ]
+
+
+def _headline(run: Record) -> Text:
+    told = [_clock_text(int(run["started_at_unix_nano"])), duration_text(run["duration_ns"])]
+    told += [_counted(run["event_count"], "event"), _counted(run["error_count"], "error")]
+    return Text.assemble(
+        ("run ", "dim"), (str(run["id"]), "bold"), "  ", _status(run["status"]), "\n", " · ".join(told)
+    )
+
+
+# Trees.
+
+
+@dataclass
+class _Line:
+    """An event that is drawn, and how many below it are not."""
+
+    event: Record
+    hidden: int = 0
+
+
+def _cut(events: Iterable[Record], depth_max: int, lines_max: int) -> list[_Line]:
+    """The lines to draw. In depth-first order what is too deep follows the line it hangs from."""
+    lines: list[_Line] = []
+    for event in events:
+        if event["depth"] > depth_max and lines:
+            lines[-1].hidden += 1
+        elif len(lines) < lines_max:
+            lines.append(_Line(event))
+        else:
+            break
+    return lines
+
+
+def _guides(depths: Sequence[int]) -> list[str]:
+    """What stands before each line of a tree, for lines of these depths in depth-first order. Read from the end, since
+    only what follows tells whether a branch goes on."""
+    drawn: list[str] = []
+    goes_on: list[bool] = []  # by depth: a sibling follows
+    for depth in reversed(depths):
+        goes_on += [False] * (depth + 1 - len(goes_on))
+        del goes_on[depth + 1 :]
+        first = max(1, depth - GUIDE_LEVELS_MAX)
+        trunk = "".join("│  " if open_ else "   " for open_ in goes_on[first:depth])
+        branch = "├─ " if goes_on[depth] else "└─ "
+        drawn.append(("⋯ " if first > 1 else "") + trunk + (branch if depth else ""))
+        goes_on[depth] = True
+    return drawn[::-1]
+
+
+def _tree_rows(lines: Sequence[_Line], top: int, bar: Callable[[Record], Text]) -> list[list[Text]]:
+    guides = _guides([line.event["depth"] - top for line in lines])
+    return [
+        [_label(guide, line), *_figures(line.event), bar(line.event)] for guide, line in zip(guides, lines, strict=True)
+    ]
+
+
+def _label(guide: str, line: _Line) -> Text:
+    event = line.event
+    label = Text.assemble((guide, "dim"), ICONS.get(event["event_type"], OTHER_ICON), " ", _text(event["name"]))
+    if event["status"] == "failed" and event["status_message"]:
+        label.append_text(Text("  ")).append_text(_text(event["status_message"], "red"))
+    for word, is_so in (("parent never came", event.get("orphan")), ("its own ancestor", event.get("cycle"))):
+        label.append(f"  ({word})" if is_so else "", "yellow")
+    return label.append(f"  +{line.hidden:,} below" if line.hidden else "", "dim")
+
+
+def _figures(event: Record) -> list[Text]:
+    tokens = (event["input_tokens"] or 0) + (event["output_tokens"] or 0)
+    return [
+        Text(*STATUS_MARKS.get(event["status"], OTHER_MARK)),
+        Text(duration_text(event["duration_ns"])),
+        Text(f"{tokens:,} tok" if tokens else "", "dim"),
+        Text(cost_text(event["cost_usd"] or None), "dim"),
+    ]
+
+
+def _bars(to: Console, run: Record) -> Callable[[Record], Text]:
+    """When each event was, as a bar along the run; nothing where the terminal is too narrow for it."""
+    if not to.is_terminal or to.width < BARS_FROM_CELLS:
+        return lambda _event: Text("")
+    started_ns = int(run["started_at_unix_nano"])
+    cell_ns = max(run["duration_ns"], 1) / BAR_CELLS
+
+    def bar(event: Record) -> Text:
+        offset_ns = int(event["started_at_unix_nano"]) - started_ns
+        left = min(max(int(offset_ns / cell_ns), 0), BAR_CELLS - 1)
+        length = min(max(round(event["duration_ns"] / cell_ns), 1), BAR_CELLS - left)
+        return Text(" " * left + "━" * length, ICONS.get(event["event_type"], OTHER_ICON)[1])
+
+    return bar
+
+
+def _notes(tree: Record, lines: Sequence[_Line], top: int) -> list[str]:
+    events = tree["events"]
+    hidden = sum(line.hidden for line in lines)
+    rest = len(events) - len(lines) - hidden
+    deepest = max((event["depth"] for event in events), default=0) - top
+    notes = [
+        (rest, f"… {_counted(rest, 'more event')} after these: --limit {len(events)} shows all"),
+        (hidden, f"… {_counted(hidden, 'event')} below the last level shown: --depth {deepest} shows all"),
+        (tree["orphans"], f"{_counted(tree['orphans'], 'event')} whose parent never came"),
+        (tree["cycles"], f"{_counted(tree['cycles'], 'event')} on a cycle: its own ancestor"),
+    ]
+    return [note for number, note in notes if number]
+
+
+# Lines of cells.
+
+
+def _print_rows(to: Console, rows: Sequence[Sequence[Text]], aligns: str, flexible: int) -> None:
+    """Columns as wide as their cells; when that is too wide, the flexible one gives way."""
+    widths = [max(cell.cell_len for cell in column) for column in zip(*rows, strict=True)]
+    others = sum(width + 2 for index, width in enumerate(widths) if width and index != flexible)
+    widths[flexible] = min(widths[flexible], max(to.width - others, FLEXIBLE_CELLS_MIN))
+    for row in rows:
+        shown = [_aligned(*cell) for cell in zip(row, widths, aligns, strict=True) if cell[1]]
+        line = Text("  ").join(shown)
+        line.rstrip()
+        to.print(line, no_wrap=True, overflow="crop", crop=True)
+
+
+def _aligned(cell: Text, width: int, align: str) -> Text:
+    cell.truncate(width, overflow="ellipsis")
+    cell.align("right" if align == ">" else "left", width)
+    return cell
+
+
+def _text(value: object, style: str = "") -> Text:
+    shown = "".join(sign if sign.isprintable() else "�" for sign in str(value or "")[:TEXT_LENGTH_MAX])
+    return Text(shown, style)
+
+
+def _status(status: str) -> Text:
+    mark, colour = STATUS_MARKS.get(status, OTHER_MARK)
+    return _text(f"{mark} {status}", colour)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
