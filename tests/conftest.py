@@ -1,0 +1,147 @@
+"""Real servers for tests: a store on a fresh file, the command `clew`, and `clew serve` as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from clew.storage import Store
+
+STOP_S = 30
+READY = ("OTLP/gRPC", "OTLP/HTTP", "API", "data")
+
+
+@dataclass
+class ServerProcess:
+    """A `clew serve` that is ready. `announced` holds its readiness lines by their first word."""
+
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+    folder: Path
+    process: subprocess.Popen[str] = field(init=False)
+    announced: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start()
+
+    @property
+    def grpc_target(self) -> str:
+        """host:port of OTLP/gRPC."""
+        return self.announced["OTLP/gRPC"]
+
+    @property
+    def http_url(self) -> str:
+        """The root of everything on the HTTP port, without a slash at the end."""
+        return self.announced["API"].removesuffix("/api/runs")
+
+    @property
+    def db(self) -> Path:
+        return Path(self.announced["data"])
+
+    @property
+    def stderr(self) -> str:
+        return (self.folder / "stderr").read_text()
+
+    def start(self) -> None:
+        """Starts the process and waits until it has said that it is ready."""
+        with (self.folder / "stderr").open("a") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "clew", "serve", *self.arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                cwd=self.folder,
+                env=self.environment,
+            )
+        assert self.process.stdout
+        lines = [self.process.stdout.readline().rstrip("\n") for _ in READY]
+        assert all(lines), f"the server did not get ready: {lines}\n{self.stderr}"
+        self.announced = {word: rest.strip() for word, _, rest in (line.partition(" ") for line in lines)}
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Sends the signal, waits for the end, returns the exit code. Does nothing to a process that has ended."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(STOP_S)
+
+    def restart(self, number: int = signal.SIGTERM) -> None:
+        """Ends the process by the signal and starts another on the same file."""
+        self.stop(number)
+        self.start()
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if _is_a_setting(name)]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """A store on a file of its own."""
+    opened = Store.open(str(tmp_path / "store.duckdb"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """An environment for child processes: no settings of whoever runs the tests, a home of their own."""
+    kept = {name: value for name, value in os.environ.items() if not _is_a_setting(name)}
+    return {**kept, "HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path / "data"), "COLUMNS": "80"}
+
+
+@pytest.fixture
+def start_server(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[..., ServerProcess]]:
+    """Starts `clew serve` on free ports with these arguments besides; `--db` and `variables` as needed."""
+    started: list[ServerProcess] = []
+
+    def start(*arguments: str, variables: Mapping[str, str] | None = None) -> ServerProcess:
+        folder = tmp_path / f"server-{len(started)}"
+        folder.mkdir()
+        ports = ("--grpc-port", "0", "--http-port", "0")
+        started.append(ServerProcess((*ports, *arguments), {**environment, **(variables or {})}, folder))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
+        assert server.process.stdout
+        server.process.stdout.close()
+
+
+@pytest.fixture
+def server(start_server: Callable[..., ServerProcess], tmp_path: Path) -> ServerProcess:
+    """A `clew serve` on free ports and a fresh file."""
+    return start_server("--db", str(tmp_path / "clew.duckdb"))
+
+
+@pytest.fixture
+def clew(tmp_path: Path, environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the command `clew` with these arguments to its end."""
+
+    def run(*arguments: str, variables: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "clew", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=tmp_path,
+            env={**environment, **(variables or {})},
+            check=False,
+        )
+
+    return run
+
+
+def _is_a_setting(name: str) -> bool:
+    return name.startswith(("CLEW_", "OTEL_")) or name.lower().endswith("_proxy")
