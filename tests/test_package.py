@@ -69,7 +69,7 @@ def test_the_wheel_holds_every_module(wheel: Path) -> None:
 
 def test_the_wheel_installs_the_command(wheel: Path, tmp_path: Path) -> None:
     """The installed command `clew` runs and says its version."""
-    _pip("install", "-q", "--no-deps", "--no-index", "--prefix", str(tmp_path), str(wheel))
+    _pip("install", "-q", "--ignore-installed", "--no-deps", "--no-index", "--prefix", str(tmp_path), str(wheel))
     site = next(tmp_path.glob("lib/python*/site-packages"))
     answer = subprocess.run(
         [tmp_path / "bin" / "clew", "--version"],
