@@ -1,0 +1,92 @@
+"""The whole HTTP application: the API, the addresses for operators, and the routes it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, FastAPI, Header, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from sqlalchemy import literal, select
+from starlette.routing import BaseRoute, Route
+
+from .. import __version__
+from ..storage import Reader, Store
+from . import answers
+from .api import ERRORS, Ask, api, json_response, otlp
+from .asking import Asker
+from .errors import answer_errors
+
+RunAsOtlp = Callable[[Store, UUID], bytes | None]
+
+operation = APIRouter(tags=["operation"], responses=ERRORS)
+
+
+def build_app(
+    store: Store,
+    *,
+    registry: CollectorRegistry,
+    routes: Sequence[BaseRoute] = (),
+    cors_origins: Sequence[str] = (),
+    run_as_otlp: RunAsOtlp | None = None,
+) -> FastAPI:
+    """The application over `store`.
+
+    `registry` is what /metrics shows; the application's own figures are added to it. `routes` are served as they are.
+    `cors_origins` are the origins whose pages may call all of it. `run_as_otlp` makes a run's `TracesData`, or None
+    where there is no such run; without it there is no /api/runs/{run_id}/otlp.
+    """
+    app = FastAPI(title="clew", version=__version__, summary="Traces of agents' workflows, asked for.", redoc_url=None)
+    app.state.asker = Asker(store, registry)
+    app.state.registry = registry
+    app.state.run_as_otlp = run_as_otlp
+    answer_errors(app)
+    app.include_router(api)
+    if run_as_otlp is not None:
+        app.include_router(otlp)
+    app.include_router(operation)
+    app.router.routes.extend(routes)
+    if cors_origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=list(cors_origins), allow_methods=["GET", "POST"], allow_headers=["*"]
+        )
+    return app
+
+
+@operation.get("/", response_model=answers.Addresses, summary="What there is")
+async def list_addresses(request: Request) -> Response:
+    """Every address of this server."""
+    addresses = {
+        f"{method} {route.path}": getattr(route, "summary", None) or route.name
+        for route in request.app.routes
+        if isinstance(route, Route)
+        for method in sorted((route.methods or set()) - {"HEAD"})
+    }
+    return json_response({"name": "clew", "version": __version__, "addresses": addresses})
+
+
+@operation.get("/healthz", response_model=answers.State, summary="Is the process up?")
+async def healthz() -> Response:
+    """Answers as long as the process does."""
+    return json_response({"status": "ok"})
+
+
+@operation.get("/readyz", response_model=answers.State, summary="Does the store answer?")
+async def readyz(asker: Ask) -> Response:
+    """Answers once the store has answered a question."""
+    await asker.ask(_probe)
+    return json_response({"status": "ok"})
+
+
+@operation.get("/metrics", response_class=Response, summary="Figures for Prometheus")
+def metrics(request: Request, accept: Annotated[str, Header(include_in_schema=False)] = "") -> Response:
+    """In Prometheus's text format, or OpenMetrics where that is accepted."""
+    encode, content_type = choose_encoder(accept)
+    return Response(encode(request.app.state.registry), headers={"Content-Type": content_type})
+
+
+def _probe(reader: Reader) -> None:
+    reader.rows(select(literal(1)))

@@ -1,0 +1,170 @@
+"""What a question may say, and how its text is read. What cannot be read raises ValueError and says what can."""
+
+from __future__ import annotations
+
+import re
+import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated
+from uuid import UUID
+
+import orjson
+from fastapi import Path, Query
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from ..storage.ids import event_id_text, parse_event_id, parse_run_id, run_id_text
+
+PAGE_ROWS_DEFAULT = 50
+PAGE_ROWS_MAX = 1000
+
+_NANOS = {"s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9, "w": 7 * 86400 * 10**9}
+_RELATIVE = re.compile(rf"-(\d{{1,9}})([{''.join(_NANOS)}])")
+_UNIX_NANO = re.compile(r"\d{1,19}")
+# A "+" that was not escaped in the URL arrives as a space.
+_RFC_3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[-+ ]\d\d:\d\d)")
+_INT64_MAX = (1 << 63) - 1
+
+
+def parse_instant(text: str) -> int:
+    """Nanoseconds since the epoch from RFC 3339, a whole number of nanoseconds, or a time before now such as `-1h`."""
+    if relative := _RELATIVE.fullmatch(text):
+        return max(0, time.time_ns() - int(relative[1]) * _NANOS[relative[2]])
+    if _UNIX_NANO.fullmatch(text):
+        return min(int(text), _INT64_MAX)
+    if stamp := _RFC_3339.fullmatch(text):
+        return _from_rfc_3339(*stamp.groups(default=""))
+    raise ValueError(
+        f"{text[:80]!r} is not a time: use RFC 3339 (2026-01-31T12:00:00Z), nanoseconds since 1970, or -30m, -1h, -7d"
+    )
+
+
+def _from_rfc_3339(day: str, clock: str, fraction: str, zone: str) -> int:
+    offset = "+00:00" if zone in "Zz" else zone.replace(" ", "+")
+    since_epoch = datetime.fromisoformat(f"{day}T{clock}{offset}") - datetime.fromtimestamp(0, UTC)
+    seconds = since_epoch.days * 86400 + since_epoch.seconds
+    return min(max(0, seconds * 10**9 + int(fraction.ljust(9, "0"))), _INT64_MAX)
+
+
+def parse_prefix(text: str) -> tuple[UUID, UUID]:
+    """The lowest and the highest run id that begin with these hex digits; dashes are accepted."""
+    digits = text.replace("-", "")
+    if not re.fullmatch(r"[0-9a-fA-F]{1,32}", digits):
+        raise ValueError(f"{text[:80]!r} is not the beginning of a run id: 1 to 32 hex digits")
+    return UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
+
+
+class RunCursor(BaseModel):
+    """The last run of a page."""
+
+    started_at_unix_nano: int
+    id: UUID
+
+    def text(self) -> str:
+        return _opaque([self.started_at_unix_nano, run_id_text(self.id)])
+
+    @classmethod
+    def parse(cls, text: str) -> RunCursor:
+        started_at, run_id = _from_opaque(text)
+        return cls(started_at_unix_nano=started_at, id=parse_run_id(run_id))
+
+
+class EventCursor(BaseModel):
+    """The last event of a page."""
+
+    started_at_unix_nano: int
+    id: int
+
+    def text(self) -> str:
+        return _opaque([self.started_at_unix_nano, event_id_text(self.id)])
+
+    @classmethod
+    def parse(cls, text: str) -> EventCursor:
+        started_at, event_id = _from_opaque(text)
+        return cls(started_at_unix_nano=started_at, id=parse_event_id(event_id))
+
+
+def _opaque(key: list[int | str]) -> str:
+    return urlsafe_b64encode(orjson.dumps(key)).decode().rstrip("=")
+
+
+def _from_opaque(text: str) -> tuple[int, str]:
+    try:
+        started_at, hex_id = orjson.loads(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        if isinstance(hex_id, str) and 0 <= started_at <= _INT64_MAX:
+            return int(started_at), hex_id
+    except (ValueError, TypeError):
+        pass
+    raise ValueError("not a cursor of this server; pass next_cursor of the page before as it came")
+
+
+_TEXT = WithJsonSchema({"type": "string"})
+_RUN_ID = WithJsonSchema({"type": "string", "examples": ["5b8efff798038103d269b633813fc60c"]})
+_EVENT_ID = WithJsonSchema({"type": "string", "examples": ["eee19b7ec3c1b174"]})
+
+RunId = Annotated[
+    UUID, BeforeValidator(parse_run_id), _RUN_ID, Path(description="The run's id: 32 hex digits, dashes accepted.")
+]
+EventId = Annotated[
+    int, BeforeValidator(parse_event_id), _EVENT_ID, Path(description="The event's id within its run: 16 hex digits.")
+]
+Limit = Annotated[int, Field(ge=1, le=PAGE_ROWS_MAX, description="How many to answer with at most.")]
+Instant = Annotated[int, BeforeValidator(parse_instant), _TEXT]
+
+
+class Shape(StrEnum):
+    """How a tree is written down."""
+
+    FLAT = "flat"
+    NESTED = "nested"
+
+
+class _Parameters(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class RunsWanted(_Parameters):
+    """Which runs, and which page of them."""
+
+    session_id: str | None = Field(None, description="Only runs of this session.")
+    status: str | None = Field(None, description="Only runs in this status: running, completed or failed.")
+    agent: str | None = Field(None, description="Only runs in which this agent took part (the agent of any event).")
+    since: Instant | None = Field(
+        None, description="Only runs that started then or later: RFC 3339, nanoseconds since 1970, or `-1h`."
+    )
+    until: Instant | None = Field(None, description="Only runs that started before then, written as `since` is.")
+    id_prefix: Annotated[tuple[UUID, UUID], BeforeValidator(parse_prefix), _TEXT] | None = Field(
+        None, description="Only runs whose id begins with these hex digits."
+    )
+    limit: Limit = PAGE_ROWS_DEFAULT
+    cursor: Annotated[RunCursor, BeforeValidator(RunCursor.parse), _TEXT] | None = Field(
+        None, description="`next_cursor` of the page before."
+    )
+
+
+class EventsWanted(_Parameters):
+    """Which events of a run, and which page of them."""
+
+    event_type: str | None = Field(None, description="Only events of this type, such as `tool_call`.")
+    agent_name: str | None = Field(None, description="Only events of this agent.")
+    limit: Limit = PAGE_ROWS_DEFAULT
+    cursor: Annotated[EventCursor, BeforeValidator(EventCursor.parse), _TEXT] | None = Field(
+        None, description="`next_cursor` of the page before."
+    )
+
+
+class TreeWanted(_Parameters):
+    """Which part of the tree, in which shape."""
+
+    root: Annotated[int, BeforeValidator(parse_event_id), _EVENT_ID] | None = Field(
+        None, description="Only this event and all below it: 16 hex digits."
+    )
+    shape: Shape = Field(
+        Shape.FLAT, description="`flat`: one list, depth first; `nested`: each event with its `children`."
+    )
+
+
+RunsQuery = Annotated[RunsWanted, Query()]
+EventsQuery = Annotated[EventsWanted, Query()]
+TreeQuery = Annotated[TreeWanted, Query()]

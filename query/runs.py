@@ -1,0 +1,89 @@
+"""Runs: found by their id, or listed newest first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, RowMapping, Select, and_, or_, select
+
+from ..storage import ExecutionEvent, Reader, WorkflowRun, event_id_text, run_id_text
+from .errors import NotFound
+from .parameters import RunCursor, RunsWanted
+
+RUNS: Any = WorkflowRun.__table__
+EVENTS: Any = ExecutionEvent.__table__
+
+
+def no_run(run_id: UUID) -> NotFound:
+    """What to raise where there is no such run."""
+    message = f"there is no run {run_id_text(run_id)}; GET /api/runs lists those there are"
+    return NotFound(message, parameter="run_id")
+
+
+def find_run(reader: Reader, run_id: UUID) -> RowMapping:
+    """The row of the run. Raises NotFound."""
+    found = reader.rows(select(RUNS).where(RUNS.c.id == run_id))
+    if not found:
+        raise no_run(run_id)
+    return found[0]
+
+
+def run_json(run: RowMapping) -> dict[str, Any]:
+    """The run as the API shows it: ids in hex, moments as decimal text."""
+    return {
+        "id": run_id_text(run["id"]),
+        "session_id": run["session_id"],
+        "name": run["name"],
+        "agent": run["agent"],
+        "service_name": run["service_name"],
+        "status": run["status"],
+        "root_event_id": None if run["root_event_id"] is None else event_id_text(run["root_event_id"]),
+        "started_at_unix_nano": str(run["started_at_unix_nano"]),
+        "last_started_at_unix_nano": str(run["last_started_at_unix_nano"]),
+        "completed_at_unix_nano": str(run["completed_at_unix_nano"]),
+        "duration_ns": max(0, run["completed_at_unix_nano"] - run["started_at_unix_nano"]),
+        "event_count": run["event_count"],
+        "error_count": run["error_count"],
+    }
+
+
+def run_answer(reader: Reader, run_id: UUID) -> dict[str, Any]:
+    """`run_json` of the run. Raises NotFound."""
+    return run_json(find_run(reader, run_id))
+
+
+def run_page(reader: Reader, wanted: RunsWanted) -> dict[str, Any]:
+    """`{"runs": [...], "next_cursor": ...}`, newest first."""
+    newest_first = (RUNS.c.started_at_unix_nano.desc(), RUNS.c.id.desc())
+    conditions = [condition(wanted) for name, condition in _FILTERS.items() if getattr(wanted, name) is not None]
+    found = reader.rows(select(RUNS).where(*conditions).order_by(*newest_first).limit(wanted.limit + 1))
+    page = found[: wanted.limit]
+    more = len(found) > len(page)
+    return {"runs": [run_json(run) for run in page], "next_cursor": RunCursor(**page[-1]).text() if more else None}
+
+
+def _runs_of_agent(wanted: RunsWanted) -> Select[Any]:
+    statement = select(EVENTS.c.run_id).where(EVENTS.c.agent_name == wanted.agent)
+    # No event starts before its run does, so the runs' lower bound prunes the events too.
+    return statement if wanted.since is None else statement.where(EVENTS.c.started_at_unix_nano >= wanted.since)
+
+
+def _older_than(last: RunCursor) -> ColumnElement[bool]:
+    started_at = RUNS.c.started_at_unix_nano
+    return and_(
+        started_at <= last.started_at_unix_nano,
+        or_(started_at < last.started_at_unix_nano, RUNS.c.id < last.id),
+    )
+
+
+_FILTERS: dict[str, Callable[[Any], ColumnElement[bool]]] = {
+    "session_id": lambda wanted: RUNS.c.session_id == wanted.session_id,
+    "status": lambda wanted: RUNS.c.status == wanted.status,
+    "since": lambda wanted: RUNS.c.started_at_unix_nano >= wanted.since,
+    "until": lambda wanted: RUNS.c.started_at_unix_nano < wanted.until,
+    "id_prefix": lambda wanted: RUNS.c.id.between(*wanted.id_prefix),
+    "agent": lambda wanted: RUNS.c.id.in_(_runs_of_agent(wanted)),
+    "cursor": lambda wanted: _older_than(wanted.cursor),
+}

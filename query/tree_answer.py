@@ -1,0 +1,102 @@
+"""A run's tree as one JSON text, written piece by piece: serialisers recurse, a run's tree can be 100,000 deep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import orjson
+import pyarrow as pa
+from sqlalchemy import ARRAY, BigInteger, ColumnElement, RowMapping, bindparam, func, select
+
+from ..storage import Reader, event_id_text
+from .errors import NotFound, TooManyEvents
+from .event_json import TEXT, event_texts, join, place_in_tree
+from .events import EVENTS, TREE_EVENTS_MAX, event_rows, tree_of
+from .parameters import Shape, TreeWanted
+from .runs import find_run, run_json
+from .tree import NONE, Ints, Tree
+
+# An answer is held as columns, attributes included, until it is sent.
+ANSWER_EVENTS_MAX = 250_000
+PIECE_EVENTS = 8_192
+
+
+def tree_answer(reader: Reader, run_id: UUID, wanted: TreeWanted) -> Iterator[bytes]:
+    """The tree of the run, or what hangs below `wanted.root`, as pieces of one JSON text; they need no reader.
+
+    Raises NotFound, and TooManyEvents where there is more than an answer may hold.
+    """
+    run = find_run(reader, run_id)
+    tree = tree_of(reader, run)
+    if tree is None:
+        raise _too_many(run["event_count"], TREE_EVENTS_MAX)
+    part = slice(0, len(tree.ids)) if wanted.root is None else tree.subtree(_position(tree, wanted.root))
+    if part.stop - part.start > ANSWER_EVENTS_MAX:
+        raise _too_many(part.stop - part.start, ANSWER_EVENTS_MAX)
+    statement = event_rows(run) if wanted.root is None else event_rows(run).where(_one_of(tree.ids[part]))
+    rows = place_in_tree(reader.arrow(statement), tree).sort_by("execution_order")
+    return _pieces(_head(run, tree, part), rows, _separators(tree.depth[part], wanted.shape))
+
+
+def _position(tree: Tree, event_id: int) -> int:
+    position = int(tree.positions(np.array([event_id]))[0])
+    if position == NONE:
+        raise NotFound(f"the run has no event {event_id_text(event_id)}; without root the whole tree", parameter="root")
+    return position
+
+
+def _too_many(count: int, most: int) -> TooManyEvents:
+    return TooManyEvents(
+        f"{count:,} events, a tree answers with {most:,} at most; ask for a part with ?root=EVENT_ID, "
+        f"or for pages with /api/runs/RUN/events",
+        parameter="run_id",
+    )
+
+
+def _one_of(ids: Ints) -> ColumnElement[bool]:
+    array = bindparam("ids", ids.tolist(), type_=ARRAY(BigInteger))
+    return EVENTS.c.id.in_(select(func.unnest(array)))
+
+
+def _head(run: RowMapping, tree: Tree, part: slice) -> bytes:
+    counts = {
+        "run": run_json(run),
+        "event_count": part.stop - part.start,
+        "roots": tree.root_count(part),
+        "orphans": int(np.count_nonzero(tree.orphan[part])),
+        "cycles": int(np.count_nonzero(tree.cycle[part])),
+    }
+    return orjson.dumps(counts)[:-1] + b',"events":['
+
+
+def _separators(depth: Ints, shape: Shape) -> pa.Array:
+    """What follows each event's members, up to the next event or the end of the list."""
+    if not depth.size:
+        return pa.array([], TEXT)
+    if shape is Shape.FLAT:
+        return pa.array(["},"] * (len(depth) - 1) + ["}"], TEXT)
+    # Each event opens its list of children, and closes it and all above it that hold nothing more.
+    closed = depth - np.append(depth[1:], depth[0]) + 1
+    distinct, which = np.unique(closed, return_inverse=True)
+    texts = [',"children":[' + "]}" * int(count) + ("," if count else "") for count in distinct]
+    separators = pa.array(texts, TEXT).take(pa.array(which))
+    last = ',"children":[' + "]}" * int(closed[-1])
+    return pa.concat_arrays([separators.slice(0, len(depth) - 1), pa.array([last], TEXT)])
+
+
+def _pieces(head: bytes, rows: pa.Table, separators: pa.Array) -> Iterator[bytes]:
+    yield head
+    for start in range(0, rows.num_rows, PIECE_EVENTS):
+        texts = event_texts(rows.slice(start, PIECE_EVENTS))
+        yield _joined(join(texts, separators.slice(start, PIECE_EVENTS)))
+    yield b"]}"
+
+
+def _joined(texts: Any) -> bytes:
+    """All the texts as one: an array of texts holds them one after the other."""
+    _, offsets, data = texts.buffers()
+    bounds = np.frombuffer(offsets, dtype=np.int64)
+    return bytes(memoryview(data)[bounds[texts.offset] : bounds[texts.offset + len(texts)]])
