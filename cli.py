@@ -94,23 +94,25 @@ def runs(
     session: Annotated[str | None, typer.Option(help="Only runs of this session.")] = None,
     status: Annotated[str | None, typer.Option(help="Only running, completed or failed runs.")] = None,
     agent: Annotated[str | None, typer.Option(help="Only runs of this agent.")] = None,
+    since: Annotated[str | None, typer.Option(help="Only runs that began after this: -1h, -7d, or RFC 3339.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 20,
     url: Url = LOCAL_URL,
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first."""
-    filters = {"session_id": session, "status": status, "agent": agent, "limit": limit}
+    filters = {"session_id": session, "status": status, "agent": agent, "since": since, "limit": limit}
     with _asking(url) as client:
         answer = client.get("/api/runs", **filters)
     if as_json:
         _say(answer)
     else:
-        terminal.draw_runs(terminal.console(), json.loads(answer)["runs"])
+        terminal.draw_runs(terminal.console(), json.loads(answer))
 
 
 @app.command()
 def tree(
     run: RunId = None,
+    root: Annotated[str | None, typer.Option(metavar="EVENT", help="Draw this event and what is below it.")] = None,
     depth: Annotated[int, typer.Option(min=0, help="How many levels below the top to draw.")] = TREE_DEPTH,
     limit: Annotated[int, typer.Option(min=1, help="How many lines to draw at most.")] = TREE_LINES,
     url: Url = LOCAL_URL,
@@ -118,7 +120,7 @@ def tree(
 ) -> None:
     """Draw a run as a tree of its events."""
     with _asking(url) as client:
-        answer = client.get(f"/api/runs/{client.run_id(run)}/tree")
+        answer = client.get(f"/api/runs/{client.run_id(run)}/tree", root=root)
     if as_json:
         _say(answer)
     else:

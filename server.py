@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -60,7 +61,10 @@ def serving(settings: Settings, on_end: Callable[[], None]) -> Iterator[Addresse
 def _grpc_server(intake: Intake, settings: Settings) -> GrpcServer:
     # gRPC says only that it could not bind; asking the system first tells why.
     _listen(settings.host, settings.grpc_port, "--grpc-port").close()
-    return GrpcServer(intake, host=settings.host, port=settings.grpc_port)
+    try:
+        return GrpcServer(intake, host=settings.host, port=settings.grpc_port)
+    except OSError as error:
+        raise CannotServe(str(error)) from error
 
 
 def _listen(host: str, port: int, option: str) -> socket.socket:
@@ -71,7 +75,8 @@ def _listen(host: str, port: int, option: str) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             message = f"port {port} on {host} is taken; stop what listens there, or use {option} 0 for a free one"
         else:
-            message = f"cannot listen on {_address(host, port)}: {error.strerror or error}; see --host and {option}"
+            reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+            message = f"cannot listen on {_address(host, port)} ({reason}); see --host and {option}"
         raise CannotServe(message) from error
 
 

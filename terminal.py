@@ -45,11 +45,14 @@ def console(file: TextIO | None = None) -> Console:
     return drawn if drawn.is_terminal else Console(file=file, highlight=False, no_color=True, width=PIPED_CELLS)
 
 
-def draw_runs(to: Console, runs: Sequence[Record]) -> None:
-    """One line a run, in the order given."""
+def draw_runs(to: Console, page: Record) -> None:
+    """One line a run, in the order given; says when there are more."""
+    runs = page["runs"]
     header = ["run", "", "name", "agent", "started", "duration", "events", "errors"]
     rows = [[Text(title, "dim") for title in header], *map(_run_row, runs)]
     _print_rows(to, rows, "<<<<<>>>", flexible=2)
+    if page["next_cursor"]:
+        to.print(Text(f"… older runs: --limit {2 * len(runs)} shows more", "dim"))
 
 
 def draw_tree(to: Console, tree: Record, *, depth_max: int, lines_max: int) -> None:
@@ -63,6 +66,22 @@ def draw_tree(to: Console, tree: Record, *, depth_max: int, lines_max: int) -> N
         _print_rows(to, _tree_rows(lines, top, _bars(to, run)), "<<>>><", flexible=0)
     for note in _notes(tree, lines, top):
         to.print(Text(note, "dim"), soft_wrap=True)
+
+
+def draw_statistics(to: Console, statistics: Record) -> None:
+    """The run summed up, then its event types, agents and models, each with what it used."""
+    to.print(_summary(statistics), soft_wrap=True)
+    models = {usage["model"]: usage["events"] for usage in statistics["usage_by_model"]}
+    for key, counts in (
+        ("event_type", statistics["event_types"]),
+        ("agent_name", statistics["agent_call_counts"]),
+        ("model", models),
+    ):
+        rows = _usage_rows(key, counts, statistics[f"usage_by_{key.removesuffix('_name')}"])
+        if rows:
+            to.print()
+            header = [key.removesuffix("_name").replace("_", " "), "events", "tokens in", "tokens out", "cost"]
+            _print_rows(to, [[Text(title, "dim") for title in header], *rows], "<>>>>", flexible=0)
 
 
 def duration_text(duration_ns: int) -> str:
@@ -81,9 +100,9 @@ def duration_text(duration_ns: int) -> str:
     return f"{hours} h {minutes:02} m" if hours else f"{minutes} m {seconds:02} s"
 
 
-def cost_text(cost_usd: float | None) -> str:
-    """Dollars to a hundredth of a cent; nothing where nothing is known."""
-    return "" if cost_usd is None else f"${cost_usd:,.4f}"
+def cost_text(cost_usd: float | str | None) -> str:
+    """Dollars to a hundredth of a cent; nothing where nothing is known. What is no number (NaN) comes as text."""
+    return f"${cost_usd:,.4f}" if isinstance(cost_usd, int | float) else cost_usd or ""
 
 
 def _clock_text(unix_nano: int) -> str:
@@ -220,6 +239,47 @@ def _notes(tree: Record, lines: Sequence[_Line], top: int) -> list[str]:
         (tree["cycles"], f"{_counted(tree['cycles'], 'event')} on a cycle: its own ancestor"),
     ]
     return [note for number, note in notes if number]
+
+
+# Statistics.
+
+
+def _summary(statistics: Record) -> Text:
+    usage = statistics["usage"]
+    events = [_counted(statistics["total_events"], "event"), _counted(statistics["errors"], "error")]
+    mean_ns, sum_ns = (int(statistics[name] * 1e6) for name in ("avg_duration_ms", "total_duration_ms"))
+    durations = [f"mean {duration_text(mean_ns)}", f"sum {duration_text(sum_ns)}"]
+    percentiles = statistics["duration_percentiles_ns"].items()
+    durations += [f"{name} {duration_text(value)}" for name, value in percentiles if value is not None]
+    used = [f"{usage['input_tokens']:,} in", f"{usage['output_tokens']:,} out", cost_text(usage["cost_usd"])]
+    lines = [
+        ("run        ", [statistics["run_id"]]),
+        ("events     ", events),
+        ("durations  ", durations),
+        ("tokens     ", list(filter(None, used))),
+    ]
+    return Text("\n").join(Text.assemble((title, "dim"), " · ".join(told)) for title, told in lines)
+
+
+def _usage_rows(key: str, counts: Mapping[str, int], usages: Iterable[Record]) -> list[list[Text]]:
+    """One line a name, those that used most first, then those that were most often."""
+    by_name = {usage[key]: usage for usage in usages}
+    names = [*by_name, *sorted(counts.keys() - by_name.keys(), key=lambda name: (-counts[name], name))]
+    return [[_name_cell(key, name), *_usage_cells(counts, name, by_name.get(name, {}))] for name in names]
+
+
+def _name_cell(key: str, name: str | None) -> Text:
+    if name is None:
+        return Text("(none)", "dim")
+    if key != "event_type":
+        return _text(name)
+    return Text.assemble(ICONS.get(name, OTHER_ICON), " ", _text(name))
+
+
+def _usage_cells(counts: Mapping[str, int], name: str, usage: Record) -> list[Text]:
+    tokens = [f"{usage[key]:,}" if usage.get(key) else "" for key in ("input_tokens", "output_tokens")]
+    count = counts.get(name, usage.get("events", 0))
+    return [Text(f"{count:,}"), *map(Text, tokens), Text(cost_text(usage.get("cost_usd")))]
 
 
 # Lines of cells.

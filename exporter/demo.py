@@ -106,8 +106,14 @@ class _Recording:
 
 
 def _agent(name: str, when: _When, *steps: Step) -> Step:
-    attributes = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": name, "clew.agent.role": "primary"}
-    return Step(f"invoke_agent {name}", *when, attributes, steps=steps)
+    attributes = {"gen_ai.operation.name": "invoke_agent", "clew.agent.role": "primary"}
+    return _by(name, Step(f"invoke_agent {name}", *when, attributes, steps=steps))
+
+
+def _by(agent: str, step: Step) -> Step:
+    """The step and all in it as that agent's."""
+    attributes = {**step.attributes, "gen_ai.agent.name": agent}
+    return replace(step, attributes=attributes, steps=[_by(agent, inner) for inner in step.steps])
 
 
 def _chat(model: str, when: _When, tokens: tuple[int, int], cost_usd: float, said: str) -> Step:

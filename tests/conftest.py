@@ -15,6 +15,7 @@ import pytest
 from clew.storage import Store
 
 STOP_S = 30
+FREE_PORTS = ("--grpc-port", "0", "--http-port", "0")
 READY = ("OTLP/gRPC", "OTLP/HTTP", "API", "data")
 
 
@@ -27,6 +28,7 @@ class ServerProcess:
     folder: Path
     process: subprocess.Popen[str] = field(init=False)
     announced: dict[str, str] = field(init=False)
+    rest: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
         self.start()
@@ -72,8 +74,21 @@ class ServerProcess:
             self.process.send_signal(number)
         return self.process.wait(STOP_S)
 
+    def read_until(self, end: str) -> None:
+        """Reads on into `rest` until a line ends with `end`, or the process does."""
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.rest += line
+            if line.rstrip("\n").endswith(end):
+                break
+
+    def close(self) -> None:
+        self.stop()
+        assert self.process.stdout
+        self.process.stdout.close()
+
     def restart(self, number: int = signal.SIGTERM) -> None:
-        """Ends the process by the signal and starts another on the same file."""
+        """Ends the process by the signal and starts another with the same arguments, on the same file."""
         self.stop(number)
         self.start()
 
@@ -95,33 +110,39 @@ def store(tmp_path: Path) -> Iterator[Store]:
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """An environment for child processes: no settings of whoever runs the tests, a home of their own."""
-    kept = {name: value for name, value in os.environ.items() if not _is_a_setting(name)}
-    return {**kept, "HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path / "data"), "COLUMNS": "80"}
+    return _environment(tmp_path)
 
 
 @pytest.fixture
 def start_server(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[..., ServerProcess]]:
-    """Starts `clew serve` on free ports with these arguments besides; `--db` and `variables` as needed."""
+    """Starts `clew serve` on free ports with these arguments besides, and these environment variables."""
     started: list[ServerProcess] = []
 
     def start(*arguments: str, variables: Mapping[str, str] | None = None) -> ServerProcess:
         folder = tmp_path / f"server-{len(started)}"
         folder.mkdir()
-        ports = ("--grpc-port", "0", "--http-port", "0")
-        started.append(ServerProcess((*ports, *arguments), {**environment, **(variables or {})}, folder))
+        started.append(ServerProcess((*FREE_PORTS, *arguments), {**environment, **(variables or {})}, folder))
         return started[-1]
 
     yield start
     for server in started:
-        server.stop()
-        assert server.process.stdout
-        server.process.stdout.close()
+        server.close()
 
 
 @pytest.fixture
 def server(start_server: Callable[..., ServerProcess], tmp_path: Path) -> ServerProcess:
     """A `clew serve` on free ports and a fresh file."""
     return start_server("--db", str(tmp_path / "clew.duckdb"))
+
+
+@pytest.fixture(scope="session")
+def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A `clew serve --demo` that all tests share: ask it, leave its data as it is. `rest` is what it has printed."""
+    folder = tmp_path_factory.mktemp("demo")
+    demo = ServerProcess((*FREE_PORTS, "--demo"), _environment(folder), folder)
+    demo.read_until("/tree")
+    yield demo
+    demo.close()
 
 
 @pytest.fixture
@@ -141,6 +162,11 @@ def clew(tmp_path: Path, environment: dict[str, str]) -> Callable[..., subproces
         )
 
     return run
+
+
+def _environment(home: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not _is_a_setting(name)}
+    return {**kept, "HOME": str(home), "XDG_DATA_HOME": str(home / "data"), "COLUMNS": "80"}
 
 
 def _is_a_setting(name: str) -> bool:

@@ -1,0 +1,197 @@
+"""`clew serve`: how it starts, what it says, how it ends."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
+
+EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+UNFINISHED = (
+    b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\ncontent-length: 10\r\n\r\n"
+)
+START_NS = 1_750_000_000_000_000_000
+
+
+def _request(run: int, spans: int = 1) -> bytes:
+    trace_id = run.to_bytes(16, "big")
+    made = [
+        Span(
+            trace_id=trace_id,
+            span_id=(index + 1).to_bytes(8, "big"),
+            name=f"step {index}",
+            start_time_unix_nano=START_NS,
+            end_time_unix_nano=START_NS + 1_000,
+        )
+        for index in range(spans)
+    ]
+    scope_spans = ScopeSpans(scope=InstrumentationScope(name="test"), spans=made)
+    resource_spans = ResourceSpans(resource=Resource(), scope_spans=[scope_spans])
+    return ExportTraceServiceRequest(resource_spans=[resource_spans]).SerializeToString()
+
+
+def _export(target: str, *requests: bytes) -> None:
+    with grpc.insecure_channel(target) as channel:
+        export = channel.unary_unary(EXPORT)
+        for request in requests:
+            export(request, timeout=20)
+
+
+def _event_counts(url: str) -> dict[int, int]:
+    """The number of events of each run, by the number it was made from."""
+    page = httpx.get(f"{url}/api/runs", params={"limit": 1000}).json()
+    return {int(run["id"], 16): run["event_count"] for run in page["runs"]}
+
+
+def test_it_says_where_it_listens_and_where_the_data_is(server: Any, tmp_path: Path) -> None:
+    """Four lines for people and programs: OTLP over gRPC, OTLP over HTTP, the API, the file."""
+    assert list(server.announced) == ["OTLP/gRPC", "OTLP/HTTP", "API", "data"]
+    assert server.announced["OTLP/HTTP"] == f"{server.http_url}/v1/traces"
+    assert server.db == tmp_path / "clew.duckdb"
+    assert server.db.exists()
+
+
+def test_ready_means_ready(server: Any) -> None:
+    """Once the lines are there, both ports answer: spans sent to one are asked for at the other."""
+    _export(server.grpc_target, _request(7, spans=3))
+    assert _event_counts(server.http_url) == {7: 3}
+
+
+def test_otlp_over_http_is_on_the_announced_address(server: Any) -> None:
+    """The OTLP/HTTP line is an address to post to as it is."""
+    answer = httpx.post(
+        server.announced["OTLP/HTTP"], content=_request(8), headers={"content-type": "application/x-protobuf"}
+    )
+    assert answer.status_code == 200
+    assert _event_counts(server.http_url) == {8: 1}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_in_order(server: Any, number: signal.Signals) -> None:
+    """SIGTERM and Ctrl-C: exit code 0, nothing on stderr, and everything answered is there after a restart."""
+    _export(server.grpc_target, *(_request(run) for run in range(1, 20)))
+    assert server.stop(number) == 0
+    assert server.stderr == ""
+    server.start()
+    assert _event_counts(server.http_url) == dict.fromkeys(range(1, 20), 1)
+
+
+def test_stopping_keeps_what_was_answered_under_load(server: Any) -> None:
+    """A server told to stop while requests pour in: every request answered with OK is stored."""
+    answered: list[int] = []
+    with grpc.insecure_channel(server.grpc_target) as channel:
+        export = channel.unary_unary(EXPORT)
+        waiting = {run: export.future(_request(run, spans=20), timeout=20) for run in range(1, 200)}
+        waiting[20].result()
+        assert server.stop() == 0
+        answered = [run for run, answer in waiting.items() if answer.exception() is None]
+    server.start()
+    stored = _event_counts(server.http_url)
+    assert 20 in answered
+    assert [run for run in answered if stored.get(run) != 20] == []
+
+
+def test_a_second_ctrl_c_ends_it_at_once(server: Any) -> None:
+    """While the server waits for a client that never finishes its request, a second Ctrl-C does not wait."""
+    host, _, port = server.http_url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port))) as slow:
+        slow.sendall(b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n")
+        httpx.get(f"{server.http_url}/healthz")
+        server.process.send_signal(signal.SIGINT)
+        _wait_until_refused(host, int(port))
+        assert server.stop(signal.SIGINT) == -signal.SIGINT
+
+
+def _wait_until_refused(host: str, port: int) -> None:
+    while True:
+        try:
+            socket.create_connection((host, port)).close()
+            time.sleep(0.02)
+        except ConnectionRefusedError:
+            return
+
+
+def test_a_second_server_on_the_file_is_refused(server: Any, clew: Callable[..., Any]) -> None:
+    """The error names the file and the process that has it; exit code 1, no traceback."""
+    refused = clew("serve", "--db", str(server.db), "--grpc-port", "0", "--http-port", "0")
+    _assert_told(refused, str(server.db), str(server.process.pid))
+
+
+@pytest.mark.parametrize(("option", "other"), [("--grpc-port", "--http-port"), ("--http-port", "--grpc-port")])
+def test_a_taken_port_is_named(option: str, other: str, clew: Callable[..., Any], tmp_path: Path) -> None:
+    """The error names the port and the option that chooses another; exit code 1, no traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        refused = clew("serve", "--db", str(tmp_path / "x.duckdb"), option, port, other, "0")
+    _assert_told(refused, f"port {port} on 127.0.0.1 is taken", f"{option} 0")
+
+
+def test_a_file_that_is_no_database_is_refused(clew: Callable[..., Any], tmp_path: Path) -> None:
+    """The file is named and left as it is."""
+    (tmp_path / "notes.txt").write_text("not a database")
+    _assert_told(clew("serve", "--db", str(tmp_path / "notes.txt")), "notes.txt")
+    assert (tmp_path / "notes.txt").read_text() == "not a database"
+
+
+def test_another_database_is_refused(clew: Callable[..., Any]) -> None:
+    """A database that clew cannot use yet is named, and what can be used."""
+    _assert_told(clew("serve", "--db", "postgresql://somewhere/clew"), "postgresql", "duckdb:///path")
+
+
+def test_an_open_address_is_warned_about(clew: Callable[..., Any], tmp_path: Path) -> None:
+    """Listening for other machines comes with a word on authentication (the address here cannot be had, either)."""
+    arguments = ("serve", "--db", str(tmp_path / "x.duckdb"), "--grpc-port", "0", "--http-port", "0")
+    refused = clew(*arguments, "--host", "192.0.2.1")
+    assert "warning: 192.0.2.1" in refused.stderr
+    assert "no authentication" in refused.stderr
+    assert "cannot listen on 192.0.2.1" in refused.stderr
+
+
+def test_a_wrong_option_is_a_usage_error(clew: Callable[..., Any]) -> None:
+    """A port out of range: exit code 2, the option named."""
+    refused = clew("serve", "--http-port", "70000")
+    assert refused.returncode == 2
+    assert "--http-port" in refused.stderr
+
+
+def test_variables_are_settings_and_options_go_before_them(start_server: Callable[..., Any], tmp_path: Path) -> None:
+    """CLEW_DB says where the data is, unless --db says otherwise."""
+    variables = {"CLEW_DB": str(tmp_path / "by-variable.duckdb")}
+    assert start_server(variables=variables).db == tmp_path / "by-variable.duckdb"
+    told = str(tmp_path / "by-option.duckdb")
+    assert start_server("--db", f"duckdb:///{told}", variables=variables).db == Path(told)
+
+
+def test_untold_the_data_is_in_the_data_folder(start_server: Callable[..., Any], environment: dict[str, str]) -> None:
+    """The folder is made when it is missing."""
+    assert start_server().db == Path(environment["XDG_DATA_HOME"]) / "clew" / "clew.duckdb"
+
+
+def test_pages_of_named_origins_may_call(start_server: Callable[..., Any], tmp_path: Path) -> None:
+    """CLEW_CORS_ORIGINS takes several, separated by commas; others are not let in."""
+    variables = {"CLEW_CORS_ORIGINS": "http://a.example,http://b.example"}
+    server = start_server("--db", str(tmp_path / "x.duckdb"), variables=variables)
+    allowed = [
+        httpx.get(f"{server.http_url}/healthz", headers={"origin": origin}).headers.get("access-control-allow-origin")
+        for origin in ("http://a.example", "http://b.example", "http://c.example")
+    ]
+    assert allowed == ["http://a.example", "http://b.example", None]
+
+
+def _assert_told(refused: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert refused.returncode == 1
+    assert refused.stdout == ""
+    [line] = refused.stderr.splitlines()
+    assert [word for word in words if word not in line] == []
