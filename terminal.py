@@ -221,8 +221,8 @@ def _bars(to: Console, run: Record) -> Callable[[Record], Text]:
     def bar(event: Record) -> Text:
         offset_ns = int(event["started_at_unix_nano"]) - started_ns
         left = min(max(int(offset_ns / cell_ns), 0), BAR_CELLS - 1)
-        length = min(max(round(event["duration_ns"] / cell_ns), 1), BAR_CELLS - left)
-        return Text(" " * left + "━" * length, ICONS.get(event["event_type"], OTHER_ICON)[1])
+        right = min(max(round((offset_ns + event["duration_ns"]) / cell_ns), left + 1), BAR_CELLS)
+        return Text(" " * left + "━" * (right - left), ICONS.get(event["event_type"], OTHER_ICON)[1])
 
     return bar
 
@@ -246,16 +246,15 @@ def _notes(tree: Record, lines: Sequence[_Line], top: int) -> list[str]:
 
 def _summary(statistics: Record) -> Text:
     usage = statistics["usage"]
-    events = [_counted(statistics["total_events"], "event"), _counted(statistics["errors"], "error")]
     mean_ns, sum_ns = (int(statistics[name] * 1e6) for name in ("avg_duration_ms", "total_duration_ms"))
-    durations = [f"mean {duration_text(mean_ns)}", f"sum {duration_text(sum_ns)}"]
+    events = [_counted(statistics["total_events"], "event"), _counted(statistics["errors"], "error")]
     percentiles = statistics["duration_percentiles_ns"].items()
-    durations += [f"{name} {duration_text(value)}" for name, value in percentiles if value is not None]
+    durations = [f"{name} {duration_text(value)}" for name, value in percentiles if value is not None]
     used = [f"{usage['input_tokens']:,} in", f"{usage['output_tokens']:,} out", cost_text(usage["cost_usd"])]
     lines = [
         ("run        ", [statistics["run_id"]]),
-        ("events     ", events),
-        ("durations  ", durations),
+        ("events     ", [*events, f"{duration_text(sum_ns)} in all"]),
+        ("durations  ", [f"mean {duration_text(mean_ns)}", *durations]),
         ("tokens     ", list(filter(None, used))),
     ]
     return Text("\n").join(Text.assemble((title, "dim"), " · ".join(told)) for title, told in lines)
