@@ -1,7 +1,7 @@
 """OTLP over gRPC, with health and reflection beside it.
 
-Requests pass through as bytes: nothing is parsed here. gzip and deflate are grpcio's own, which holds their output to the
-size limit as well; an encoding that it does not know (zstd) it refuses itself, before a handler sees the call.
+Requests pass through as bytes: nothing is parsed here. grpcio undoes gzip and deflate itself, and holds the result to
+the size limit too; an encoding that it does not know (zstd) it refuses before a handler sees the call.
 """
 
 from __future__ import annotations

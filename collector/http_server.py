@@ -38,7 +38,7 @@ class _Encoding:
     write: Callable[[Message], bytes]
 
 
-_PROTOBUF = _Encoding("application/x-protobuf", lambda body: (body, ""), Message.SerializeToString)
+_PROTOBUF = _Encoding("application/x-protobuf", lambda body: (body, ""), lambda message: message.SerializeToString())
 _JSON = _Encoding("application/json", request_from_json, json_from)
 _ENCODINGS = {encoding.media_type: encoding for encoding in (_PROTOBUF, _JSON)}
 
@@ -78,7 +78,8 @@ class _TraceExport:
         coding = request.headers.get("content-encoding", "").strip().lower()
         accept = partial(self._accept, body, coding, encoding)
         future, warning = await to_thread.run_sync(accept, limiter=self._decoding)
-        outcome = await asyncio.wrap_future(future)
+        # A request that is cancelled must not cancel what is being stored.
+        outcome = await asyncio.shield(asyncio.wrap_future(future))
         return Outcome(outcome.rejected_spans, "; ".join(filter(None, (outcome.error_message, warning))))
 
     async def _body(self, request: Request) -> bytes:
