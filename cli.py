@@ -48,7 +48,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without some sign shows "?" instead of failing
-    app()
+    app(prog_name="clew")
 
 
 def _version(asked: bool) -> None:
@@ -149,7 +149,7 @@ def upgrade(revision: Revision = "head", db: Database = None) -> None:
 @migrate_app.command()
 def downgrade(revision: Revision, db: Database = None) -> None:
     """Take a database down to a revision; `base` empties it."""
-    with _database(db) as (migrate, engine):
+    with _database(db, must_exist=True) as (migrate, engine):
         migrate.downgrade(engine, revision)
         _say(migrate.current(engine) or "base")
 
@@ -157,7 +157,7 @@ def downgrade(revision: Revision, db: Database = None) -> None:
 @migrate_app.command()
 def current(db: Database = None) -> None:
     """Print a database's revision."""
-    with _database(db) as (migrate, engine):
+    with _database(db, must_exist=True) as (migrate, engine):
         _say(migrate.current(engine) or "base")
 
 
@@ -171,13 +171,16 @@ def history() -> None:
 
 
 @contextmanager
-def _database(db: str | None) -> Iterator[tuple[Any, Any]]:
+def _database(db: str | None, *, must_exist: bool = False) -> Iterator[tuple[Any, Any]]:
     """The migrations and an engine on the database they work on."""
     from .storage import StorageError, migrate
     from .storage.engine import database_path, open_engine
 
     with _mistakes_told(StorageError):
-        engine = open_engine(database_path(Settings(db=db).database))
+        path = database_path(Settings(db=db).database)
+        if must_exist and not path.exists():
+            raise StorageError(f"there is no {path}; name a database with --db")
+        engine = open_engine(path)
         try:
             yield migrate, engine
         finally:

@@ -37,6 +37,8 @@ ICONS = {
 OTHER_ICON = ("○", "white")
 STATUS_MARKS = {"completed": ("✓", "green"), "failed": ("✗", "red"), "running": ("…", "yellow")}
 OTHER_MARK = ("·", "white")
+# unit, its nanoseconds, how many of it belong to the next unit, digits after the point
+DURATION_UNITS = (("ns", 1, 1_000, 0), ("µs", 1_000, 1_000, 0), ("ms", 10**6, 1_000, 0), ("s", 10**9, 60, 1))
 
 
 def console(file: TextIO | None = None) -> Console:
@@ -86,18 +88,13 @@ def draw_statistics(to: Console, statistics: Record) -> None:
 
 def duration_text(duration_ns: int) -> str:
     """A duration with the unit that suits it, three digits or so."""
-    if duration_ns < 1_000:
-        return f"{duration_ns} ns"
-    if duration_ns < 1_000_000:
-        return f"{duration_ns / 1_000:.0f} µs"
-    if duration_ns < 1_000_000_000:
-        return f"{duration_ns / 1_000_000:.0f} ms"
-    seconds = duration_ns // 1_000_000_000
-    if seconds < 60:
-        return f"{duration_ns / 1_000_000_000:.1f} s"
-    minutes, seconds = divmod(seconds, 60)
+    for unit, unit_ns, units_max, digits in DURATION_UNITS:
+        units = round(duration_ns / unit_ns, digits)
+        if units < units_max:
+            return f"{units:.{digits}f} {unit}"
+    minutes, seconds = divmod(round(duration_ns / 1_000_000_000), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} m" if hours else f"{minutes} m {seconds:02} s"
+    return f"{hours:,} h {minutes:02} m" if hours else f"{minutes} m {seconds:02} s"
 
 
 def cost_text(cost_usd: float | str | None) -> str:
