@@ -6,9 +6,11 @@ It starts a server on a throw-away file, so what is drawn is what a reader gets.
 """
 
 import json
+import re
 import sys
 import tempfile
 from io import StringIO
+from pathlib import Path
 
 from rich.console import Console
 
@@ -19,7 +21,8 @@ from clew.exporter.demo import record
 from clew.server import serving
 from clew.settings import Settings
 
-WIDTH_CELLS = 112
+WIDTH_CELLS = 120
+FONT_FROM_ELSEWHERE = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 
 
 def main(target: str) -> None:
@@ -29,7 +32,8 @@ def main(target: str) -> None:
         with serving(settings, on_end=lambda: None) as addresses:
             tree = json.loads(Client(addresses.http).get(f"/api/runs/{record(addresses.otlp_grpc)}/tree"))
     terminal.draw_tree(canvas, tree, depth_max=TREE_DEPTH, lines_max=TREE_LINES)
-    canvas.save_svg(target, title="clew tree")
+    drawn = canvas.export_svg(title="clew tree")
+    Path(target).write_text(FONT_FROM_ELSEWHERE.sub("", drawn))
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ class _Recording:
         ended_ns = started_ns + step.duration_ms * _MS
         if step.failure:
             span.record_exception(step.failure, timestamp=ended_ns)
-            span.set_status(StatusCode.ERROR, str(step.failure))
+            span.set_status(StatusCode.ERROR, f"{type(step.failure).__name__}: {step.failure}")
             self.failed[step.name] = span.get_span_context()
         span.end(end_time=ended_ns)
         return span.get_span_context()
@@ -186,7 +186,7 @@ def _retrying(step: Step) -> Step:
 
 
 _QUERY = {"sql": "SELECT store, week, count(*) FROM departures WHERE month = '2026-10' GROUP BY ALL"}
-_TOO_SLOW = TimeoutError("the warehouse did not answer within 5 s")
+_TOO_SLOW = TimeoutError("no answer within 5 s")
 _WRONG_COLUMN = KeyError("closed_at")
 
 CHURN_BRIEF = Step(

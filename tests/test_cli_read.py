@@ -86,7 +86,7 @@ def test_a_tree_is_drawn(demo_server: Any, clew: Clew) -> None:
     assert len(lines) == 26
     assert lines[0].split() == ["●", "invoke_workflow", "churn-brief", "✓", "48.2", "s"]
     assert lines[1].startswith("├─ ● invoke_agent planner ")
-    assert lines[8].startswith("│  ├─ ◆ execute_tool query_warehouse  the warehouse did not answer within 5 s  ✗")
+    assert lines[8].startswith("│  ├─ ◆ execute_tool query_warehouse  TimeoutError: no answer within 5 s  ✗")
     assert lines[-1].startswith("   └─ ■ write brief.md ")
 
 
