@@ -1,8 +1,9 @@
 """From request to commit: the queue, the group and the answer.
 
-Group commit without a timer: one thread takes everything that waits, up to a bound, stores it in one transaction and
-answers every request in it. An idle server commits a single span at once; under load groups grow by themselves. A group
-that fails is tried again request by request, so that one bad request harms no other.
+Group commit without a timer: everything that waits, up to a bound, becomes one batch, is stored in one transaction and
+answered. An idle server commits a single span at once; under load groups grow by themselves. Two threads take turns on a
+group: while one group is being stored, the next is already made into columns. A group that fails is tried again request
+by request, so that one bad request harms no other.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import threading
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass
+from queue import Queue
 from time import perf_counter
 from typing import Protocol
 
@@ -19,7 +21,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ..storage import SpanBatch, StorageError, WriteOutcome
 from .otlp import REQUESTS, Undecodable, repaired
-from .projection import project
+from .projection import Projection, project
 
 QUEUE_BYTES_MAX = 256 << 20
 GROUP_BYTES_MAX = 16 << 20
@@ -66,9 +68,17 @@ class Unavailable(Refused):
 @dataclass(frozen=True)
 class _Request:
     decoded: pa.RecordBatch
-    payload_bytes: int
     warning: str
+    payload_bytes: int
     answer: Future[Outcome]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Requests that are stored together; why that cannot be, where they could not be made into columns."""
+
+    requests: list[_Request]
+    projection: Projection | Exception
 
 
 class Intake:
@@ -85,11 +95,17 @@ class Intake:
         self._queue_bytes_max = queue_bytes_max
         self._waiting: deque[_Request] = deque()
         self._waiting_bytes = 0
+        self._decoding = 0
         self._closing = False
         self._changed = threading.Condition()
         self._metrics = _Metrics(registry or CollectorRegistry())
-        self._thread = threading.Thread(target=self._run, name="clew-intake")
-        self._thread.start()
+        self._projected: Queue[_Group | None] = Queue(maxsize=1)
+        self._threads = [
+            threading.Thread(target=self._project_groups, name="clew-project"),
+            threading.Thread(target=self._store_groups, name="clew-store"),
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def accept(self, request: bytes) -> Future[Outcome]:
         """Takes a serialised ExportTraceServiceRequest; the future resolves after the commit.
@@ -98,22 +114,23 @@ class Intake:
         """
         self._reserve(len(request))
         try:
-            decoded, warning = _decoded(request)
+            taken = _Request(*_decoded(request), len(request), Future())
         except Undecodable as error:
-            self._release(len(request))
+            self._release(len(request), undecoded=1)
             raise Malformed(str(error)) from error
-        answer: Future[Outcome] = Future()
         with self._changed:
-            self._waiting.append(_Request(decoded, len(request), warning, answer))
+            self._decoding -= 1
+            self._waiting.append(taken)
             self._changed.notify()
-        return answer
+        return taken.answer
 
     def close(self) -> None:
         """Takes nothing more, finishes everything taken, then returns."""
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def _reserve(self, payload_bytes: int) -> None:
         with self._changed:
@@ -122,23 +139,31 @@ class Intake:
                 self._metrics.busy.inc()
                 reason = "the server is stopping" if self._closing else "the queue is full"
                 raise Busy(f"{reason}; nothing was taken, send the request again")
+            self._decoding += 1
             self._waiting_bytes += payload_bytes
             self._metrics.queue_bytes.set(self._waiting_bytes)
 
-    def _release(self, payload_bytes: int) -> None:
+    def _release(self, payload_bytes: int, *, undecoded: int = 0) -> None:
         with self._changed:
+            self._decoding -= undecoded
             self._waiting_bytes -= payload_bytes
+            self._changed.notify()
             self._metrics.queue_bytes.set(self._waiting_bytes)
 
-    def _run(self) -> None:
-        while group := self._next_group():
+    def _project_groups(self) -> None:
+        while requests := self._next_group():
+            self._projected.put(_projected(requests))
+        self._projected.put(None)
+
+    def _store_groups(self) -> None:
+        while group := self._projected.get():
             self._store(group)
-            self._release(sum(request.payload_bytes for request in group))
+            self._release(sum(request.payload_bytes for request in group.requests))
 
     def _next_group(self) -> list[_Request]:
         """Everything that waits, up to GROUP_BYTES_MAX; empty once closed and finished."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or (self._closing and not self._waiting_bytes))
+            self._changed.wait_for(lambda: self._waiting or (self._closing and not self._decoding))
             group: list[_Request] = []
             size = 0
             while self._waiting and (not group or size + self._waiting[0].payload_bytes <= GROUP_BYTES_MAX):
@@ -146,30 +171,32 @@ class Intake:
                 size += group[-1].payload_bytes
             return group
 
-    def _store(self, group: list[_Request]) -> None:
+    def _store(self, group: _Group) -> None:
         began = perf_counter()
         try:
             outcomes = self._committed(group)
         except Exception as error:  # noqa: BLE001 the senders must be answered, whatever happened
-            if len(group) > 1:
-                for request in group:
-                    self._store([request])
-            else:
-                self._metrics.failed.inc()
-                group[0].answer.set_exception(_refusal(error))
+            self._store_one_by_one(group, error)
             return
         self._metrics.commit_seconds.observe(perf_counter() - began)
-        for request, outcome in zip(group, outcomes, strict=True):
+        for request, outcome in zip(group.requests, outcomes, strict=True):
             request.answer.set_result(outcome)
 
-    def _committed(self, group: list[_Request]) -> list[Outcome]:
-        projection = project([request.decoded for request in group])
-        written = self._sink.write_spans(projection.batch)
-        self._metrics.count(written, sum(map(len, projection.rejections)))
-        return [
-            _outcome(rejections, request.warning)
-            for rejections, request in zip(projection.rejections, group, strict=True)
-        ]
+    def _committed(self, group: _Group) -> list[Outcome]:
+        if isinstance(group.projection, Exception):
+            raise group.projection
+        written = self._sink.write_spans(group.projection.batch)
+        rejections = group.projection.rejections
+        self._metrics.count(written, sum(map(len, rejections)))
+        return [_outcome(said, request.warning) for said, request in zip(rejections, group.requests, strict=True)]
+
+    def _store_one_by_one(self, group: _Group, error: Exception) -> None:
+        if len(group.requests) > 1:
+            for request in group.requests:
+                self._store(_projected([request]))
+        else:
+            self._metrics.failed.inc()
+            group.requests[0].answer.set_exception(_refusal(error))
 
 
 class _Metrics:
@@ -190,6 +217,13 @@ class _Metrics:
             ("rejected", rejected),
         ):
             self.spans.labels(outcome).inc(spans)
+
+
+def _projected(requests: list[_Request]) -> _Group:
+    try:
+        return _Group(requests, project([request.decoded for request in requests]))
+    except Exception as error:  # noqa: BLE001 the senders must be answered, whatever happened
+        return _Group(requests, error)
 
 
 def _decoded(request: bytes) -> tuple[pa.RecordBatch, str]:

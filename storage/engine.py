@@ -20,7 +20,7 @@ from sqlalchemy.pool import QueuePool
 
 from .errors import DatabaseLocked, StorageError
 
-ROW_GROUP_ROWS = 8192
+ROW_GROUP_ROWS = 4096
 CATALOG = "clew"
 
 SETTINGS: dict[str, Any] = {
@@ -28,6 +28,7 @@ SETTINGS: dict[str, Any] = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
     "memory_limit": "1GB",
+    "max_vacuum_tasks": 2,
     # Attributes are stored as typed columns inside every row group of at least this many rows.
     "variant_minimum_shredding_size": 2048,
 }

@@ -8,23 +8,32 @@ taken as if nothing were repeated, and corrected in the rare case that something
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from sqlalchemy import Engine
 
 from .batch import AttributeColumns, EventParts, Origins, SpanBatch, WriteOutcome
-from .engine import native
+from .engine import ROW_GROUP_ROWS, native
 from .errors import WriteFailed
 from .identity import Settlement, settle
+from .runs import run_deltas
 from .variant import VariantSource, variant_source
 
-ORIGINS_KNOWN_MAX = 1_000_000
+KNOWN_KEYS_MAX = 200_000
+
+
+class _KnownRun(NamedTuple):
+    """A run that was there before the batch; the bounds of its events' start times, the batch's included."""
+
+    id: bytes
+    started_at: int
+    last_started_at: int
+    event_count: int
 
 
 class Writer:
@@ -34,18 +43,21 @@ class Writer:
         self._holder = engine.raw_connection()
         self._connection = native(self._holder)
         self._turn = threading.Lock()
-        self._known_origins = {name: self._ids_of(name) for name in ("resources", "scopes")}
+        self._known: dict[str, _Known] = {name: _Known() for name in ("sessions", "resources", "scopes")}
 
     def write(self, batch: SpanBatch) -> WriteOutcome:
         """Stores the batch, see `Store.write_spans`."""
+        outcome: WriteOutcome | None = None
         with self._turn:
             try:
                 with self._transaction():
                     outcome = self._store(batch)
             except duckdb.Error as error:
                 raise WriteFailed(f"not stored: {error}") from error
-            self._remember("resources", batch.resources)
-            self._remember("scopes", batch.scopes)
+            finally:
+                committed = outcome is not None
+                for known in self._known.values():
+                    known.settle(committed=committed)
         return outcome
 
     def close(self) -> None:
@@ -69,30 +81,30 @@ class Writer:
         return WriteOutcome(stored=stored, repeated=repeated, replaced=len(settlement.replaced))
 
     def _insert_origins(self, table: str, origins: Origins) -> None:
-        known = self._known_origins[table]
-        new = np.flatnonzero([number not in known for number in origins.table["id"].to_pylist()])
+        ids = origins.table["id"].to_pylist()
+        new_ids = self._known[table].new_among(ids)
+        new = np.flatnonzero([number in new_ids for number in ids])
         if len(new):
             rows = origins.table.take(pa.array(new))
             self._insert(table, rows, _attributes_of(origins.attributes, new), "ON CONFLICT DO NOTHING")
 
-    def _upsert_runs(self, events: pa.Table) -> pa.Table:
-        """Brings the runs up to date; returns (id, started_at_unix_nano, last_started_at_unix_nano) of those that were
-        there before."""
-        with self._registered(events=events.drop_columns(_NOT_FOR_RUNS)):
-            delta = self._connection.sql(_RUNS_OF_EVENTS).to_arrow_table()
+    def _upsert_runs(self, events: pa.Table) -> list[_KnownRun]:
+        """Brings the runs up to date; returns those that were there before."""
+        delta = run_deltas(events)
         with self._registered(delta=delta):
-            self._connection.execute(_INSERT_SESSIONS)
-            return self._connection.sql(_UPSERT_RUNS).to_arrow_table()
+            if self._known["sessions"].new_among(delta["session_id"].unique().to_pylist()):
+                self._connection.execute(_INSERT_SESSIONS)
+            upserted = self._connection.execute(_UPSERT_RUNS).fetchall()
+        added = dict(zip(delta["id"].to_pylist(), delta["event_count"].to_pylist(), strict=True))
+        return [_KnownRun(*run) for run in upserted if run[-1] > added[run[0]]]
 
-    def _namesakes(self, events: pa.Table, known_runs: pa.Table) -> pa.Table | None:
+    def _namesakes(self, events: pa.Table, known_runs: list[_KnownRun]) -> pa.Table | None:
         """The stored events that share run and span id with one of `events`."""
-        if not known_runs.num_rows:
+        if not known_runs:
             return None
-        bounds = [
-            pc.min(known_runs["started_at_unix_nano"]).as_py(),
-            pc.max(known_runs["last_started_at_unix_nano"]).as_py(),
-        ]
-        with self._registered(events=events.select(["run_id", "id"]), known_runs=known_runs):
+        bounds = [min(run.started_at for run in known_runs), max(run.last_started_at for run in known_runs)]
+        ids = pa.table({"id": pa.array([run.id for run in known_runs], pa.binary(16))})
+        with self._registered(events=events.select(["run_id", "id"]), known_runs=ids):
             return self._connection.sql(_NAMESAKES, params=bounds).to_arrow_table()
 
     def _insert_events(self, batch: SpanBatch, settlement: Settlement) -> None:
@@ -109,7 +121,8 @@ class Writer:
             events = events.take(pa.array(kept))
         for run_id, event_id in settlement.replaced:
             self._delete_event(run_id, event_id)
-        self._insert("execution_events", events, _attributes_of(batch.attributes, kept))
+        if len(kept):
+            self._insert("execution_events", events, _attributes_of(batch.attributes, kept))
 
     def _delete_event(self, run_id: bytes, event_id: int) -> None:
         for table, key in (("execution_events", "id"), ("event_logs", "event_id"), ("event_links", "event_id")):
@@ -145,6 +158,7 @@ class Writer:
         source = variant_source(attributes, "a")
         for name, column in source.columns.items():
             rows = rows.append_column(name, column)
+        rows = pa.Table.from_batches(rows.combine_chunks().to_batches(max_chunksize=ROW_GROUP_ROWS))
         with self._registered(incoming=rows, **({} if source.pairs is None else {"a_pairs": source.pairs})):
             self._connection.execute(_insert_statement(table, rows.column_names, source, conflict))
 
@@ -168,18 +182,27 @@ class Writer:
             raise
         self._connection.commit()
 
-    def _ids_of(self, table: str) -> set[int]:
-        ids = self._connection.sql(f"SELECT id FROM {table} LIMIT {ORIGINS_KNOWN_MAX}").fetchall()  # noqa: S608
-        return {number for (number,) in ids}
 
-    def _remember(self, table: str, origins: Origins) -> None:
-        known = self._known_origins[table]
-        if len(known) > ORIGINS_KNOWN_MAX:
-            known.clear()
-        known.update(origins.table["id"].to_pylist())
+class _Known:
+    """Keys of rows that are in the store for certain: what need not be inserted again. Forgets all when full."""
 
+    def __init__(self) -> None:
+        self._committed: set[str | int] = set()
+        self._uncommitted: set[str | int] = set()
 
-_NOT_FOR_RUNS = ["kind", "otlp_residue", "trace_state", "flags", "status_message"]
+    def new_among(self, keys: Iterable[str | int]) -> set[str | int]:
+        """The keys not known; from the commit on they are."""
+        new = set(keys) - self._committed
+        self._uncommitted |= new
+        return new
+
+    def settle(self, *, committed: bool) -> None:
+        if committed:
+            self._committed |= self._uncommitted
+        self._uncommitted.clear()
+        if len(self._committed) > KNOWN_KEYS_MAX:
+            self._committed.clear()
+
 
 _AS_UUID = ("run_id", "linked_run_id")
 
@@ -205,36 +228,13 @@ def _attributes_of(attributes: AttributeColumns, owners: Any) -> AttributeColumn
     return AttributeColumns(offsets, attributes.keys.take(at), attributes.types[entries], values)
 
 
-_RUNS_OF_EVENTS = """
-    SELECT
-        run_id::UUID AS id,
-        coalesce(arg_min(session_id, started_at_unix_nano), 'default') AS session_id,
-        coalesce(arg_min(name, started_at_unix_nano) FILTER (parent_event_id IS NULL),
-                 arg_min(name, started_at_unix_nano)) AS name,
-        coalesce(arg_min(agent_name, started_at_unix_nano) FILTER (parent_event_id IS NULL),
-                 arg_min(agent_name, started_at_unix_nano)) AS agent,
-        coalesce(arg_min(service_name, started_at_unix_nano) FILTER (parent_event_id IS NULL),
-                 arg_min(service_name, started_at_unix_nano)) AS service_name,
-        CASE WHEN bool_or(parent_event_id IS NULL AND status = 'failed') THEN 'failed'
-             WHEN bool_or(parent_event_id IS NULL AND status = 'completed') THEN 'completed'
-             ELSE 'running' END AS status,
-        arg_min(id, started_at_unix_nano) FILTER (parent_event_id IS NULL) AS root_event_id,
-        min(started_at_unix_nano) AS started_at_unix_nano,
-        max(started_at_unix_nano) AS last_started_at_unix_nano,
-        max(completed_at_unix_nano) AS completed_at_unix_nano,
-        count(*) AS event_count,
-        count(*) FILTER (status = 'failed') AS error_count
-    FROM events GROUP BY run_id
-"""
-
 _INSERT_SESSIONS = """
     INSERT INTO sessions
     SELECT session_id, min(started_at_unix_nano) FROM delta GROUP BY session_id ON CONFLICT DO NOTHING
 """
 
 _UPSERT_RUNS = """
-    WITH upserted AS (
-        INSERT INTO workflow_runs BY NAME SELECT * REPLACE (id::UUID AS id) FROM delta
+    INSERT INTO workflow_runs BY NAME SELECT * REPLACE (id::UUID AS id) FROM delta
         ON CONFLICT (id) DO UPDATE SET
             session_id = CASE workflow_runs.session_id WHEN 'default' THEN excluded.session_id
                          ELSE workflow_runs.session_id END,
@@ -256,11 +256,7 @@ _UPSERT_RUNS = """
             completed_at_unix_nano = greatest(workflow_runs.completed_at_unix_nano, excluded.completed_at_unix_nano),
             event_count = workflow_runs.event_count + excluded.event_count,
             error_count = workflow_runs.error_count + excluded.error_count
-        RETURNING id, started_at_unix_nano, last_started_at_unix_nano, event_count
-    )
-    SELECT upserted.id, upserted.started_at_unix_nano, upserted.last_started_at_unix_nano
-    FROM upserted JOIN delta ON upserted.id = delta.id::UUID
-    WHERE upserted.event_count > delta.event_count
+    RETURNING id::BLOB, started_at_unix_nano, last_started_at_unix_nano, event_count
 """
 
 _NAMESAKES = """

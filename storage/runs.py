@@ -1,0 +1,94 @@
+"""What a batch says about its runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+DEFAULT_SESSION = "default"
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+def run_deltas(events: pa.Table) -> pa.Table:
+    """One row per run of `events`, with the columns of `schema.WorkflowRun` (`id` as 16 bytes): what the run's row is
+    to become where there is none, and by what it grows where there is one."""
+    runs = events["run_id"].combine_chunks().dictionary_encode()
+    started = events["started_at_unix_nano"].to_numpy()
+    status = events["status"].to_numpy(zero_copy_only=False)
+    grouped = _Grouped(runs.indices.to_numpy(zero_copy_only=False), len(runs.dictionary), started)
+    is_root = events["parent_event_id"].is_null().to_numpy()
+    root_at = grouped.first(is_root)
+    failed = status == "failed"
+    return pa.table(
+        {
+            "id": runs.dictionary,
+            "session_id": _taken(events["session_id"], grouped.first(_given(events["session_id"]))).fill_null(
+                DEFAULT_SESSION
+            ),
+            "name": _taken(events["name"], _or(root_at, grouped.first(np.ones(len(started), dtype=bool)))),
+            "agent": _of_root_or_first(events["agent_name"], grouped, is_root),
+            "service_name": _of_root_or_first(events["service_name"], grouped, is_root),
+            "status": _status(grouped, is_root & failed, is_root & (status == "completed")),
+            "root_event_id": _taken(events["id"], root_at),
+            "started_at_unix_nano": grouped.min(started),
+            "last_started_at_unix_nano": grouped.max(started),
+            "completed_at_unix_nano": grouped.max(events["completed_at_unix_nano"].to_numpy()),
+            "event_count": grouped.count(np.ones(len(started), dtype=bool)),
+            "error_count": grouped.count(failed),
+        }
+    )
+
+
+NOWHERE = -1
+
+
+class _Grouped:
+    """Rows sorted by run, and within a run by start."""
+
+    def __init__(self, codes: npt.NDArray[np.int32], count: int, started: Ints) -> None:
+        self._order = np.lexsort((started, codes))
+        self._codes = codes[self._order]
+        self._starts = np.searchsorted(self._codes, np.arange(count))
+        self._count = count
+
+    def min(self, values: Ints) -> Ints:
+        return np.minimum.reduceat(values[self._order], self._starts)  # type: ignore[no-any-return]
+
+    def max(self, values: Ints) -> Ints:
+        return np.maximum.reduceat(values[self._order], self._starts)  # type: ignore[no-any-return]
+
+    def count(self, flags: Bools) -> Ints:
+        return np.add.reduceat(flags[self._order].astype(np.int64), self._starts)  # type: ignore[no-any-return]
+
+    def first(self, flags: Bools) -> Ints:
+        """Per run its first row that is flagged, NOWHERE where none is."""
+        found = np.full(self._count, NOWHERE, dtype=np.int64)
+        flagged = np.flatnonzero(flags[self._order])[::-1]
+        found[self._codes[flagged]] = self._order[flagged]
+        return found
+
+
+def _given(column: pa.ChunkedArray) -> Bools:
+    return column.is_valid().to_numpy()  # type: ignore[no-any-return]
+
+
+def _or(rows: Ints, otherwise: Ints) -> Ints:
+    return np.where(rows == NOWHERE, otherwise, rows)
+
+
+def _of_root_or_first(column: pa.ChunkedArray, grouped: _Grouped, is_root: Bools) -> pa.ChunkedArray:
+    given = _given(column)
+    return _taken(column, _or(grouped.first(given & is_root), grouped.first(given)))
+
+
+def _taken(column: pa.ChunkedArray, rows: Ints) -> pa.ChunkedArray:
+    return column.take(pa.array(rows, mask=rows == NOWHERE))
+
+
+def _status(grouped: _Grouped, failed: Bools, completed: Bools) -> pa.Array:
+    """A run has failed when a root has, and is completed when one has ended; until then it runs."""
+    number = np.where(grouped.count(failed) > 0, 2, np.where(grouped.count(completed) > 0, 1, 0))
+    return pa.array(["running", "completed", "failed"]).take(pa.array(number))
