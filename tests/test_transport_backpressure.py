@@ -98,28 +98,44 @@ def send_grpc(grpc_server: GrpcServer) -> Iterator[Send]:
         yield send
 
 
-@pytest.fixture
-def send_http(intake: Intake, gate: Gate) -> Iterator[Send]:
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(Starlette(routes=otlp_routes(intake)), log_config=None, lifespan="off"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1/traces"
+@dataclass(frozen=True)
+class HttpServer:
+    """uvicorn on a thread, which cuts off at once what is not answered when it stops."""
 
+    server: uvicorn.Server
+    thread: threading.Thread
+    url: str
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.thread.join()
+
+
+@pytest.fixture
+def http_server(intake: Intake, gate: Gate) -> Iterator[HttpServer]:
+    app = Starlette(routes=otlp_routes(intake))
+    config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=0)
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        running = HttpServer(server, thread, f"http://127.0.0.1:{listener.getsockname()[1]}/v1/traces")
+        yield running
+        gate.open.set()
+        running.stop()
+
+
+@pytest.fixture
+def send_http(http_server: HttpServer) -> Send:
     def send(request: bytes) -> Answer:
         headers = {"content-type": "application/x-protobuf"}
-        answer = httpx.post(url, content=request, headers=headers, timeout=TIMEOUT_S)
+        answer = httpx.post(http_server.url, content=request, headers=headers, timeout=TIMEOUT_S)
         if answer.status_code == 200:
             return Answer(None)
-        status = Status.FromString(answer.content)
         assert answer.status_code == 503
-        return Answer(status, answer.headers.get("retry-after"))
+        return Answer(Status.FromString(answer.content), answer.headers.get("retry-after"))
 
-    yield send
-    gate.open.set()
-    server.should_exit = True
-    thread.join()
-    listener.close()
+    return send
 
 
 @pytest.fixture(params=["grpc", "http"])
@@ -255,3 +271,23 @@ def test_stopping_gives_up_after_its_grace(
     assert gate.reached.wait(TIMEOUT_S)
     grpc_server.stop(0)
     assert taken.exception() is not None
+
+
+def test_a_cancelled_http_request_leaves_its_commit_alone(
+    *,
+    http_server: HttpServer,
+    send_http: Send,
+    send_grpc: Send,
+    gate: Gate,
+    sending: ThreadPoolExecutor,
+    store: Store,
+) -> None:
+    """When the HTTP server stops before the answer, what was taken is stored all the same, and the intake goes on."""
+    gate.open.clear()
+    taken = sending.submit(send_http, _request("taken"))
+    assert gate.reached.wait(TIMEOUT_S)
+    http_server.stop()
+    assert taken.exception() is not None
+    gate.open.set()
+    _send_until_taken(send_grpc, _request("next"))
+    assert _stored(store) == ["next", "taken"]
