@@ -20,10 +20,10 @@ PAGE_ROWS_DEFAULT = 50
 PAGE_ROWS_MAX = 1000
 
 _NANOS = {"s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9, "w": 7 * 86400 * 10**9}
-_RELATIVE = re.compile(rf"-(\d{{1,9}})([{''.join(_NANOS)}])")
-_UNIX_NANO = re.compile(r"\d{1,19}")
+_RELATIVE = re.compile(rf"-(\d{{1,9}})([{''.join(_NANOS)}])", re.ASCII)
+_UNIX_NANO = re.compile(r"\d{1,19}", re.ASCII)
 # A "+" that was not escaped in the URL arrives as a space.
-_RFC_3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[-+ ]\d\d:\d\d)")
+_RFC_3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[-+ ]\d\d:\d\d)", re.ASCII)
 _INT64_MAX = (1 << 63) - 1
 
 

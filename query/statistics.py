@@ -102,9 +102,7 @@ def _above_usage(event: CTE) -> CTE:
 
 
 def _percentiles(run: RowMapping) -> Select[Any]:
-    fractions: ColumnElement[Any] = literal_column(
-        f"ARRAY[{', '.join(f'0.{percentile}' for percentile in PERCENTILES)}]"
-    )
+    fractions: ColumnElement[Any] = literal_column(f"ARRAY[{', '.join(f'0.{number}' for number in PERCENTILES)}]")
     values = func.percentile_disc(fractions).within_group(func.nullif(EVENTS.c.duration_ns, 0))
     return select(values.label("values")).where(of_run(EVENTS, run))
 

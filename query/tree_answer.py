@@ -58,7 +58,8 @@ def _too_many(count: int, most: int) -> TooManyEvents:
 
 def _one_of(ids: Ints) -> ColumnElement[bool]:
     array = bindparam("ids", ids.tolist(), type_=ARRAY(BigInteger))
-    return EVENTS.c.id.in_(select(func.unnest(array)))
+    one_of: ColumnElement[bool] = EVENTS.c.id.in_(select(func.unnest(array)))
+    return one_of
 
 
 def _head(run: RowMapping, tree: Tree, part: slice) -> bytes:

@@ -1,0 +1,98 @@
+"""How the text of a question is read."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta, timezone
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clew.query.parameters import EventCursor, RunCursor, parse_instant, parse_prefix
+
+nanos = st.integers(0, 2**63 - 1)
+run_ids = st.uuids().filter(lambda run_id: run_id.int != 0)
+event_ids = st.integers(-(2**63), 2**63 - 1).filter(bool)
+
+
+@pytest.mark.parametrize(
+    ("text", "unix_nano"),
+    [
+        ("1970-01-01T00:00:00Z", 0),
+        ("1970-01-01T00:00:01.000000001Z", 1_000_000_001),
+        ("2026-01-31T12:00:00.5+02:00", 1_769_853_600_500_000_000),
+        ("2026-01-31t10:00:00z", 1_769_853_600_000_000_000),
+        ("1769853600000000001", 1_769_853_600_000_000_001),
+        ("2026-01-31T12:00:00 02:00", 1_769_853_600_000_000_000),
+        ("1969-12-31T23:59:59Z", 0),
+        ("9999-12-31T23:59:59Z", 2**63 - 1),
+    ],
+)
+def test_moments(text: str, unix_nano: int) -> None:
+    """RFC 3339 and whole nanoseconds are read to the nanosecond; an unescaped plus sign and times out of range too."""
+    assert parse_instant(text) == unix_nano
+
+
+@given(
+    st.datetimes(min_value=datetime(1970, 1, 3), max_value=datetime(2200, 1, 1)),
+    st.integers(-24 * 60 + 1, 24 * 60 - 1),
+)
+def test_moments_in_any_zone(local: datetime, offset_minutes: int) -> None:
+    """What `isoformat` writes is read back exactly."""
+    moment = local.replace(tzinfo=timezone(timedelta(minutes=offset_minutes)))
+    since_epoch = moment - datetime.fromtimestamp(0, UTC)
+
+    assert parse_instant(moment.isoformat()) == since_epoch // timedelta(microseconds=1) * 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "ago_s"), [("-90s", 90), ("-5m", 300), ("-1h", 3600), ("-7d", 604_800), ("-2w", 1_209_600)]
+)
+def test_moments_before_now(text: str, ago_s: int) -> None:
+    """A time before now is reckoned from the moment of asking."""
+    before = time.time_ns()
+    read = parse_instant(text)
+
+    assert before <= read + ago_s * 10**9 <= time.time_ns()
+
+
+@pytest.mark.parametrize("text", ["", "now", "1h", "-1y", "2026-01-31", "2026-02-30T00:00:00Z", "-", "1e9", "٣"])
+def test_what_is_no_moment(text: str) -> None:
+    """Anything else is refused."""
+    with pytest.raises(ValueError, match=r"\S"):
+        parse_instant(text)
+
+
+@given(run_ids, st.integers(1, 32))
+def test_prefix_bounds_the_ids_that_begin_with_it(run_id: UUID, digits: int) -> None:
+    """A prefix stands for the ids from all zeros to all f after it, dashes and case aside."""
+    low, high = parse_prefix(str(run_id)[: digits + 4].upper())
+    prefix = str(run_id)[: digits + 4].replace("-", "")
+
+    assert low <= run_id <= high
+    assert low.hex.startswith(prefix)
+    assert high.hex.startswith(prefix)
+    assert high.int - low.int == 16 ** (32 - len(prefix)) - 1
+
+
+@given(nanos, run_ids, event_ids)
+def test_cursors_come_back_as_they_went(started_at: int, run_id: UUID, event_id: int) -> None:
+    """A cursor's text holds the whole key, and needs no escaping in a URL."""
+    run, event = (
+        RunCursor(started_at_unix_nano=started_at, id=run_id),
+        EventCursor(started_at_unix_nano=started_at, id=event_id),
+    )
+
+    assert RunCursor.parse(run.text()) == run
+    assert EventCursor.parse(event.text()) == event
+    assert (run.text() + event.text()).replace("-", "").replace("_", "").isalnum()
+
+
+@given(st.text())
+def test_no_text_breaks_the_reading_of_cursors(text: str) -> None:
+    """Text that is no cursor is refused as such, however odd."""
+    for cursor in (RunCursor, EventCursor):
+        with pytest.raises(ValueError, match=r"\S"):
+            cursor.parse(text)
