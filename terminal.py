@@ -51,7 +51,8 @@ def draw_runs(to: Console, page: Record) -> None:
     """One line a run, in the order given; says when there are more."""
     runs = page["runs"]
     header = ["run", "", "name", "agent", "started", "duration", "events", "errors"]
-    rows = [[Text(title, "dim") for title in header], *map(_run_row, runs)]
+    digits = _distinct_digits([run["id"] for run in runs])
+    rows = [[Text(title, "dim") for title in header], *(_run_row(run, digits) for run in runs)]
     _print_rows(to, rows, "<<<<<>>>", flexible=2)
     if page["next_cursor"]:
         to.print(Text(f"… older runs: --limit {2 * len(runs)} shows more", "dim"))
@@ -120,9 +121,15 @@ def _local(unix_nano: int) -> datetime:
 # Runs.
 
 
-def _run_row(run: Record) -> list[Text]:
+def _distinct_digits(ids: Sequence[str]) -> int:
+    """How many digits of each id tell them apart."""
+    enough = (digits for digits in range(SHORT_ID_DIGITS, 32) if len({run_id[:digits] for run_id in ids}) == len(ids))
+    return next(enough, 32)
+
+
+def _run_row(run: Record, id_digits: int) -> list[Text]:
     return [
-        Text(str(run["id"])[:SHORT_ID_DIGITS], "bold"),
+        Text(str(run["id"])[:id_digits], "bold"),
         Text(*STATUS_MARKS.get(run["status"], OTHER_MARK)),
         _text(run["name"]),
         _text(run["agent"]),
@@ -252,7 +259,7 @@ def _summary(statistics: Record) -> Text:
         ("run        ", [statistics["run_id"]]),
         ("events     ", [*events, f"{duration_text(sum_ns)} in all"]),
         ("durations  ", [f"mean {duration_text(mean_ns)}", *durations]),
-        ("tokens     ", list(filter(None, used))),
+        ("tokens     ", list(filter(None, used)) if usage["events"] else ["none reported"]),
     ]
     return Text("\n").join(Text.assemble((title, "dim"), " · ".join(told)) for title, told in lines)
 

@@ -70,6 +70,13 @@ def test_runs_can_be_chosen(demo_server: Any, clew: Clew) -> None:
     assert len(clew("runs", *url, "--session", "another").stdout.splitlines()) == 1
 
 
+def test_listed_ids_tell_runs_apart(server: Any, clew: Clew) -> None:
+    """Ids that begin alike are listed with as many digits as it takes, so that what is listed can be typed."""
+    _record(server, "ab" * 15 + "01", "ab" * 15 + "02", "cd" * 16)
+    listed = clew("runs", "--url", server.http_url).stdout.splitlines()[1:]
+    assert [line.split()[0] for line in listed] == ["cd" * 16, "ab" * 15 + "02", "ab" * 15 + "01"]
+
+
 def test_more_runs_than_the_limit_are_hinted_at(server: Any, clew: Clew) -> None:
     """The newest run is listed, and a line says how to see older ones."""
     _record(server, "a1" * 16, "b2" * 16)
@@ -121,7 +128,7 @@ def test_statistics_are_summed_up(demo_server: Any, clew: Clew) -> None:
     """Events, errors, durations and tokens of the run, then the same by type, agent and model."""
     shown = clew("stats", "--url", demo_server.http_url).stdout
     lines = [line.split() for line in shown.splitlines()]
-    assert ["events", "26", "events", "·", "2", "errors", "·", "2", "m", "24", "s", "in", "all"] in lines
+    assert ["events", "26", "events", "·", "2", "errors", "·", "2", "m", "25", "s", "in", "all"] in lines
     assert ["tokens", "46,045", "in", "·", "4,130", "out", "·", "$0.0476"] in lines
     assert ["λ", "code_exec", "2"] in lines
     assert ["planner", "7", "13,200", "1,890", "$0.0354"] in lines
