@@ -93,7 +93,7 @@ def _typed(value: AnyValue) -> tuple[ValueType, Any]:
 
 
 def _valid(column: pa.Array) -> Bools:
-    return column.is_valid().to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+    return column.is_valid().to_numpy(zero_copy_only=False)
 
 
 def _entries_inexact(pairs: pa.StructArray, types: npt.NDArray[np.uint8], values: dict[ValueType, pa.Array]) -> Bools:
@@ -193,7 +193,7 @@ def _plain(value: AnyValue, depth: int) -> tuple[Any, bool]:
 
 def _owners_of(flags: Bools, offsets: npt.NDArray[np.int64]) -> Bools:
     total = np.concatenate(([0], np.cumsum(flags)))
-    return total[offsets[1:]] > total[offsets[:-1]]  # type: ignore[no-any-return]
+    return total[offsets[1:]] > total[offsets[:-1]]
 
 
 def _without_repeated_keys(columns: AttributeColumns) -> tuple[AttributeColumns, Bools]:

@@ -1,8 +1,8 @@
 """From request to commit: the queue, the group and the answer.
 
 Group commit without a timer: everything that waits, up to a bound, becomes one batch, is stored in one transaction and
-answered. An idle server commits a single span at once; under load groups grow by themselves. Two threads take turns on a
-group: while one group is being stored, the next is already made into columns. A group that fails is tried again request
+answered. An idle server commits a single span at once; under load groups grow by themselves. While one group is being
+stored, the next is already being read. A group that fails is tried again request
 by request, so that one bad request harms no other.
 """
 
@@ -16,14 +16,14 @@ from queue import Queue
 from time import perf_counter
 from typing import Protocol
 
-import pyarrow as pa
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ..storage import SpanBatch, StorageError, WriteOutcome
-from .otlp import REQUESTS, Undecodable, repaired
-from .projection import Projection, project
+from .projection import Fate, Reading
+from .worker import WorkerReader
 
 QUEUE_BYTES_MAX = 256 << 20
+GROUP_BYTES_MIN = 256 << 10
 GROUP_BYTES_MAX = 16 << 20
 RETRY_AFTER_S = 1.0
 REJECTIONS_NAMED_MAX = 5
@@ -67,18 +67,16 @@ class Unavailable(Refused):
 
 @dataclass(frozen=True)
 class _Request:
-    decoded: pa.RecordBatch
-    warning: str
-    payload_bytes: int
+    payload: bytes
     answer: Future[Outcome]
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Requests that are stored together; why that cannot be, where they could not be made into columns."""
+    """Requests that are stored together, and what was read of them, or why they could not be read."""
 
     requests: list[_Request]
-    projection: Projection | Exception
+    reading: Reading | BaseException
 
 
 class Intake:
@@ -94,33 +92,31 @@ class Intake:
         self._sink = sink
         self._queue_bytes_max = queue_bytes_max
         self._waiting: deque[_Request] = deque()
-        self._waiting_bytes = 0
-        self._decoding = 0
+        self._queue_bytes = 0
         self._closing = False
         self._changed = threading.Condition()
         self._metrics = _Metrics(registry or CollectorRegistry())
-        self._projected: Queue[_Group | None] = Queue(maxsize=1)
+        self._reader = WorkerReader()
+        self._read: Queue[_Group | None] = Queue(maxsize=1)
         self._threads = [
-            threading.Thread(target=self._project_groups, name="clew-project"),
+            threading.Thread(target=self._read_groups, name="clew-read"),
             threading.Thread(target=self._store_groups, name="clew-store"),
         ]
         for thread in self._threads:
             thread.start()
 
     def accept(self, request: bytes) -> Future[Outcome]:
-        """Takes a serialised ExportTraceServiceRequest; the future resolves after the commit.
-
-        Raises Malformed when it cannot be read, Busy when the queue is full or closing. The future may carry Unavailable.
-        """
-        self._reserve(len(request))
-        try:
-            taken = _Request(*_decoded(request), len(request), Future())
-        except Undecodable as error:
-            self._release(len(request), undecoded=1)
-            raise Malformed(str(error)) from error
+        """Takes a serialised ExportTraceServiceRequest; the future resolves after the commit, or carries Malformed or
+        Unavailable. Raises Busy when the queue is full or closing."""
+        taken = _Request(request, Future())
         with self._changed:
-            self._decoding -= 1
+            full = self._queue_bytes and self._queue_bytes + len(request) > self._queue_bytes_max
+            if full or self._closing:
+                self._metrics.busy.inc()
+                reason = "the server is stopping" if self._closing else "the queue is full"
+                raise Busy(f"{reason}; nothing was taken, send the request again")
             self._waiting.append(taken)
+            self._account(len(request))
             self._changed.notify()
         return taken.answer
 
@@ -131,72 +127,68 @@ class Intake:
             self._changed.notify()
         for thread in self._threads:
             thread.join()
+        self._reader.close()
 
-    def _reserve(self, payload_bytes: int) -> None:
-        with self._changed:
-            full = self._waiting_bytes and self._waiting_bytes + payload_bytes > self._queue_bytes_max
-            if full or self._closing:
-                self._metrics.busy.inc()
-                reason = "the server is stopping" if self._closing else "the queue is full"
-                raise Busy(f"{reason}; nothing was taken, send the request again")
-            self._decoding += 1
-            self._waiting_bytes += payload_bytes
-            self._metrics.queue_bytes.set(self._waiting_bytes)
+    def _account(self, payload_bytes: int) -> None:
+        self._queue_bytes += payload_bytes
+        self._metrics.queue_bytes.set(self._queue_bytes)
 
-    def _release(self, payload_bytes: int, *, undecoded: int = 0) -> None:
-        with self._changed:
-            self._decoding -= undecoded
-            self._waiting_bytes -= payload_bytes
-            self._changed.notify()
-            self._metrics.queue_bytes.set(self._waiting_bytes)
-
-    def _project_groups(self) -> None:
+    def _read_groups(self) -> None:
         while requests := self._next_group():
-            self._projected.put(_projected(requests))
-        self._projected.put(None)
+            self._read.put(self._group(requests))
+        self._read.put(None)
 
     def _store_groups(self) -> None:
-        while group := self._projected.get():
+        while group := self._read.get():
             self._store(group)
-            self._release(sum(request.payload_bytes for request in group.requests))
+            with self._changed:
+                self._account(-sum(len(request.payload) for request in group.requests))
+
+    def _group(self, requests: list[_Request]) -> _Group:
+        try:
+            return _Group(requests, self._reader.read([request.payload for request in requests]))
+        except BaseException as error:  # noqa: BLE001 the senders must be answered, even after a panic in native code
+            return _Group(requests, error)
 
     def _next_group(self) -> list[_Request]:
-        """Everything that waits, up to GROUP_BYTES_MAX; empty once closed and finished."""
+        """What waits, up to a third of all that is here, so that the reader, the store and the queue each have a share
+        and none waits for another; empty once closed and finished."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or (self._closing and not self._decoding))
+            self._changed.wait_for(lambda: self._waiting or self._closing)
+            share = min(max(self._queue_bytes // 3, GROUP_BYTES_MIN), GROUP_BYTES_MAX)
             group: list[_Request] = []
             size = 0
-            while self._waiting and (not group or size + self._waiting[0].payload_bytes <= GROUP_BYTES_MAX):
+            while self._waiting and (not group or size + len(self._waiting[0].payload) <= share):
                 group.append(self._waiting.popleft())
-                size += group[-1].payload_bytes
+                size += len(group[-1].payload)
             return group
 
     def _store(self, group: _Group) -> None:
         began = perf_counter()
         try:
-            outcomes = self._committed(group)
-        except Exception as error:  # noqa: BLE001 the senders must be answered, whatever happened
+            fates = self._committed(group)
+        except BaseException as error:  # noqa: BLE001 the senders must be answered, even after a panic in native code
             self._store_one_by_one(group, error)
             return
         self._metrics.commit_seconds.observe(perf_counter() - began)
-        for request, outcome in zip(group.requests, outcomes, strict=True):
-            request.answer.set_result(outcome)
+        for request, fate in zip(group.requests, fates, strict=True):
+            _answer(request, Malformed(fate.malformed) if fate.malformed else _outcome(fate))
 
-    def _committed(self, group: _Group) -> list[Outcome]:
-        if isinstance(group.projection, Exception):
-            raise group.projection
-        written = self._sink.write_spans(group.projection.batch)
-        rejections = group.projection.rejections
-        self._metrics.count(written, sum(map(len, rejections)))
-        return [_outcome(said, request.warning) for said, request in zip(rejections, group.requests, strict=True)]
+    def _committed(self, group: _Group) -> list[Fate]:
+        if isinstance(group.reading, BaseException):
+            raise group.reading
+        if group.reading.batch is not None:
+            self._metrics.count(self._sink.write_spans(group.reading.batch))
+        self._metrics.rejected(sum(len(fate.rejections) for fate in group.reading.fates))
+        return group.reading.fates
 
-    def _store_one_by_one(self, group: _Group, error: Exception) -> None:
+    def _store_one_by_one(self, group: _Group, error: BaseException) -> None:
         if len(group.requests) > 1:
             for request in group.requests:
-                self._store(_projected([request]))
+                self._store(self._group([request]))
         else:
             self._metrics.failed.inc()
-            group.requests[0].answer.set_exception(_refusal(error))
+            _answer(group.requests[0], _refusal(error))
 
 
 class _Metrics:
@@ -209,40 +201,32 @@ class _Metrics:
         self.queue_bytes = Gauge("clew_queue_bytes", "Bytes of requests that wait for their commit", registry=registry)
         self.commit_seconds = Histogram("clew_commit_seconds", "From taking a group to its commit", registry=registry)
 
-    def count(self, written: WriteOutcome, rejected: int) -> None:
-        for outcome, spans in (
-            ("stored", written.stored),
-            ("repeated", written.repeated),
-            ("replaced", written.replaced),
-            ("rejected", rejected),
-        ):
-            self.spans.labels(outcome).inc(spans)
+    def count(self, written: WriteOutcome) -> None:
+        self.spans.labels("stored").inc(written.stored)
+        self.spans.labels("repeated").inc(written.repeated)
+        self.spans.labels("replaced").inc(written.replaced)
+
+    def rejected(self, spans: int) -> None:
+        self.spans.labels("rejected").inc(spans)
 
 
-def _projected(requests: list[_Request]) -> _Group:
-    try:
-        return _Group(requests, project([request.decoded for request in requests]))
-    except Exception as error:  # noqa: BLE001 the senders must be answered, whatever happened
-        return _Group(requests, error)
+def _answer(request: _Request, answer: Outcome | Refused) -> None:
+    if not request.answer.set_running_or_notify_cancel():
+        return  # the sender gave up waiting; what it sent is stored all the same
+    if isinstance(answer, Refused):
+        request.answer.set_exception(answer)
+    else:
+        request.answer.set_result(answer)
 
 
-def _decoded(request: bytes) -> tuple[pa.RecordBatch, str]:
-    try:
-        decoded = REQUESTS.decode([request])
-    except Undecodable:
-        canonical, warning = repaired(request)
-        return REQUESTS.decode([canonical]), warning
-    return decoded, ""
+def _outcome(fate: Fate) -> Outcome:
+    named = list(fate.rejections[:REJECTIONS_NAMED_MAX])
+    if len(fate.rejections) > len(named):
+        named.append(f"and {len(fate.rejections) - len(named)} more")
+    return Outcome(len(fate.rejections), "; ".join(filter(None, [*named, fate.warning])))
 
 
-def _outcome(rejections: list[str], warning: str) -> Outcome:
-    named = rejections[:REJECTIONS_NAMED_MAX]
-    if len(rejections) > len(named):
-        named.append(f"and {len(rejections) - len(named)} more")
-    return Outcome(len(rejections), "; ".join([*named, *filter(None, [warning])]))
-
-
-def _refusal(error: Exception) -> Refused:
+def _refusal(error: BaseException) -> Refused:
     if isinstance(error, StorageError):
         return Unavailable(f"the store did not take the request: {error}")
     return Malformed(f"the request could not be read: {type(error).__name__}: {error}")

@@ -44,8 +44,8 @@ class MessageColumns:
             raise Undecodable(f"not a serialised {self._name}: {error}") from error
 
     def encode(self, rows: pa.StructArray) -> list[bytes]:
-        """The serialised message of each row."""
-        return self._handler.record_batch_to_array(pa.RecordBatch.from_struct_array(rows)).to_pylist()  # type: ignore[no-any-return]
+        """The serialised message of each row; no row may be null."""
+        return self._handler.record_batch_to_array(pa.RecordBatch.from_struct_array(rows)).to_pylist()
 
 
 def repaired(request: bytes) -> tuple[bytes, str]:

@@ -1,4 +1,4 @@
-"""Decoded requests into a SpanBatch: what OTLP says, in the columns of the schema.
+"""Requests into a SpanBatch: what OTLP says, in the columns of the schema.
 
 Spans that cannot be stored (ids of wrong length or all zero) are told apart one by one; the rest of the request stands.
 Where a column cannot hold a value exactly, the value goes into `otlp_residue` as well, a serialised message with just
@@ -8,7 +8,7 @@ those fields.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
@@ -25,7 +25,7 @@ from ..storage.batch import EventParts, Origins, SpanBatch
 from .attributes import flatten, from_messages
 from .classification import classify
 from .conventions import TEXTS
-from .otlp import LINKS, LOGS, RESOURCES, SCOPES, SPANS, MessageColumns
+from .otlp import LINKS, LOGS, REQUESTS, RESOURCES, SCOPES, SPANS, MessageColumns, Undecodable, repaired
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -35,25 +35,54 @@ _STATUS_ERROR = 2
 
 
 @dataclass(frozen=True)
-class Projection:
-    """A batch ready to store, and how each request fared: `requests[i]` belongs to the i-th request given."""
+class Fate:
+    """How one request fared: `malformed` says why nothing of it could be read, `rejections` name the spans of it that
+    cannot be stored, `warning` what was mended ("" for nothing)."""
 
-    batch: SpanBatch
-    rejections: list[list[str]]
+    rejections: tuple[str, ...] = ()
+    warning: str = ""
+    malformed: str = ""
 
 
-def project(requests: list[pa.RecordBatch]) -> Projection:
-    """The spans of decoded ExportTraceServiceRequests. Every request given stands or falls with the batch."""
-    tree = _Tree(requests)
-    refused = _refusals(tree.spans)
-    rejections: list[list[str]] = [[] for _ in requests]
-    for row, reason in refused.items():
-        rejections[int(tree.request_of_span[row])].append(reason)
-    if refused:
-        kept = np.ones(len(tree.spans), dtype=bool)
-        kept[list(refused)] = False
-        tree.keep(np.flatnonzero(kept))
-    return Projection(_batch(tree), rejections)
+@dataclass(frozen=True)
+class Reading:
+    """The good spans of some requests, to be stored together (None where there are none), and each request's fate."""
+
+    batch: SpanBatch | None
+    fates: list[Fate]
+
+
+def read_requests(requests: list[bytes]) -> Reading:
+    """Serialised ExportTraceServiceRequests into one batch. Each is decoded alone: a bad one harms no other."""
+    decoded, fates = [], []
+    for request in requests:
+        try:
+            columns, warning = _decoded(request)
+        except Undecodable as error:
+            fates.append(Fate(malformed=str(error)))
+        else:
+            decoded.append((len(fates), columns))
+            fates.append(Fate(warning=warning))
+    if not decoded:
+        return Reading(None, fates)
+    tree = _Tree([columns for _, columns in decoded])
+    for row, reason in _refusals(tree.spans).items():
+        number = decoded[int(tree.request_of_span[row])][0]
+        fates[number] = replace(fates[number], rejections=(*fates[number].rejections, reason))
+        tree.refuse(row)
+    tree.drop_refused()
+    return Reading(_batch(tree) if len(tree.spans) else None, fates)
+
+
+def _decoded(request: bytes) -> tuple[pa.RecordBatch, str]:
+    try:
+        decoded = REQUESTS.decode([request])
+    except Undecodable:
+        canonical, warning = repaired(request)
+        return REQUESTS.decode([canonical]), warning
+    if _has_ambiguous_values(decoded):
+        return REQUESTS.decode([repaired(request)[0]]), ""
+    return decoded, ""
 
 
 class _Tree:
@@ -66,11 +95,17 @@ class _Tree:
         self.spans, self.scope_of_span = _unnested(self.scope_blocks.field("spans"))
         self.resource_of_span = resource_of_scope[self.scope_of_span]
         self.request_of_span = request_of_resource[self.resource_of_span]
+        self._good = np.ones(len(self.spans), dtype=bool)
 
-    def keep(self, rows: Ints) -> None:
-        self.spans = self.spans.take(pa.array(rows))
-        self.scope_of_span = self.scope_of_span[rows]
-        self.resource_of_span = self.resource_of_span[rows]
+    def refuse(self, row: int) -> None:
+        self._good[row] = False
+
+    def drop_refused(self) -> None:
+        if not self._good.all():
+            rows = np.flatnonzero(self._good)
+            self.spans = self.spans.take(pa.array(rows))
+            self.scope_of_span = self.scope_of_span[rows]
+            self.resource_of_span = self.resource_of_span[rows]
 
 
 def _unnested(lists: pa.ListArray) -> tuple[pa.StructArray, Ints]:
@@ -202,10 +237,9 @@ class _Origins:
         read: Callable[[bytes | None, str], dict[str, Any]],
     ) -> None:
         messages = blocks.field(field)
-        encoded = [
-            message if present else None
-            for message, present in zip(columns.encode(messages), messages.is_valid().to_pylist(), strict=True)
-        ]
+        present = messages.is_valid()
+        encoded_present = iter(columns.encode(messages.filter(present)))
+        encoded = [next(encoded_present) if is_present else None for is_present in present.to_pylist()]
         schema_urls = blocks.field("schema_url").to_pylist()
         self._of_block = [read(message, url) for message, url in zip(encoded, schema_urls, strict=True)]
 
@@ -264,16 +298,16 @@ def _where(present: pa.Array, values: pa.Array) -> pa.Array:
 
 
 def _has_width(ids: pa.Array, width: int) -> Bools:
-    return pc.equal(pc.binary_length(ids), width).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+    return pc.equal(pc.binary_length(ids), width).to_numpy(zero_copy_only=False)
 
 
 def _times(times: pa.Array) -> Ints:
     """Unsigned nanoseconds in the column's signed integers, the last of them for any later time."""
-    return np.minimum(times.to_numpy(), np.uint64(_TIME_MAX)).astype(np.int64)  # type: ignore[no-any-return]
+    return np.minimum(times.to_numpy(), np.uint64(_TIME_MAX)).astype(np.int64)
 
 
 def _beyond(times: pa.Array) -> Bools:
-    return times.to_numpy() > np.uint64(_TIME_MAX)  # type: ignore[no-any-return]
+    return times.to_numpy() > np.uint64(_TIME_MAX)
 
 
 def _numbered(rows: Ints) -> Ints:
@@ -313,3 +347,22 @@ def _residues(rows: pa.StructArray, columns: MessageColumns, message: Any, inexa
             residue.ClearField(name)
         residues[row] = residue.SerializeToString()
     return pa.array(residues, pa.binary())
+
+
+def _has_ambiguous_values(request: pa.RecordBatch) -> bool:
+    """Does a value in the request set several members of AnyValue's oneof? The last one on the wire counts, and only
+    protobuf's own parser knows which that was."""
+    tree = _Tree([request])
+    lists = [
+        tree.spans.field("attributes"),
+        tree.spans.field("events").flatten().field("attributes"),
+        tree.spans.field("links").flatten().field("attributes"),
+        tree.resource_blocks.field("resource").field("attributes"),
+        tree.scope_blocks.field("scope").field("attributes"),
+    ]
+    return any(_sets_more_than_one_each(pairs.flatten().field("value")) for pairs in lists)
+
+
+def _sets_more_than_one_each(values: pa.StructArray) -> bool:
+    present = sum(len(values) - values.field(number).null_count for number in range(values.type.num_fields))
+    return present > len(values)

@@ -76,7 +76,7 @@ def open_engine(path: Path) -> Engine:
 
 
 def native(connection: Connection | PoolProxiedConnection) -> duckdb.DuckDBPyConnection:
-    """DuckDB's own connection beneath a SQLAlchemy connection, for columnar work: the wrapper passes every method on."""
+    """DuckDB's own connection beneath a SQLAlchemy one, for columnar work: the wrapper passes every method on."""
     pooled = connection if isinstance(connection, PoolProxiedConnection) else connection.connection
     return cast("duckdb.DuckDBPyConnection", pooled.dbapi_connection)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import duckdb
 import pyarrow as pa
 from sqlalchemy import ClauseElement, Connection, Engine, Executable, RowMapping
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from .engine import native
 from .errors import QueryTimeout
@@ -29,7 +29,9 @@ class Reader:
     def arrow(self, statement: ClauseElement) -> pa.Table:
         """The result of `statement` by columns. UUIDs come as text with dashes; bound values are passed as they are."""
         compiled = statement.compile(self._connection.engine, compile_kwargs={"render_postcompile": True})
-        values = [compiled.construct_params()[name] for name in compiled.positiontup or ()]
+        assert isinstance(compiled, SQLCompiler)  # noqa: S101 only DDL compiles to anything else
+        parameters = compiled.construct_params()
+        values = [parameters[name] for name in compiled.positiontup or ()]
         return native(self._connection).sql(str(compiled), params=values).to_arrow_table()
 
 

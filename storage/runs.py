@@ -55,13 +55,13 @@ class _Grouped:
         self._count = count
 
     def min(self, values: Ints) -> Ints:
-        return np.minimum.reduceat(values[self._order], self._starts)  # type: ignore[no-any-return]
+        return np.minimum.reduceat(values[self._order], self._starts)
 
     def max(self, values: Ints) -> Ints:
-        return np.maximum.reduceat(values[self._order], self._starts)  # type: ignore[no-any-return]
+        return np.maximum.reduceat(values[self._order], self._starts)
 
     def count(self, flags: Bools) -> Ints:
-        return np.add.reduceat(flags[self._order].astype(np.int64), self._starts)  # type: ignore[no-any-return]
+        return np.add.reduceat(flags[self._order].astype(np.int64), self._starts)
 
     def first(self, flags: Bools) -> Ints:
         """Per run its first row that is flagged, NOWHERE where none is."""
@@ -72,7 +72,7 @@ class _Grouped:
 
 
 def _given(column: pa.ChunkedArray) -> Bools:
-    return column.is_valid().to_numpy()  # type: ignore[no-any-return]
+    return column.is_valid().to_numpy()
 
 
 def _or(rows: Ints, otherwise: Ints) -> Ints:

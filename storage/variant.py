@@ -72,7 +72,7 @@ _GROUPED_PAIRS = f"""
         WHEN {ValueType.JSON:d} THEN v{ValueType.JSON:d}::JSON::VARIANT
     END) AS grouped
     FROM {{pairs}} GROUP BY owner
-"""
+"""  # noqa: S608
 
 
 def _frequent_shapes(attributes: AttributeColumns) -> tuple[npt.NDArray[np.int32], list[slice]]:

@@ -126,9 +126,8 @@ class Writer:
 
     def _delete_event(self, run_id: bytes, event_id: int) -> None:
         for table, key in (("execution_events", "id"), ("event_logs", "event_id"), ("event_links", "event_id")):
-            self._connection.execute(
-                f"DELETE FROM {table} WHERE run_id = ?::BLOB::UUID AND {key} = ?", [run_id, event_id]
-            )  # noqa: S608
+            statement = f"DELETE FROM {table} WHERE run_id = ?::BLOB::UUID AND {key} = ?"  # noqa: S608 our own names
+            self._connection.execute(statement, [run_id, event_id])
 
     def _insert_parts(self, table: str, parts: EventParts, events: pa.Table, settlement: Settlement) -> None:
         rows = parts.table["event_row"].to_numpy()
