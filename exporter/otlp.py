@@ -1,0 +1,158 @@
+"""Stored events back as OTLP, equal to what came in.
+
+The columns say nearly all of a span; where they cannot, `otlp_residue` does, and its fields take the place of theirs.
+What OTLP gives no meaning to is not kept: the order of attributes, how spans were divided into blocks, blocks without
+spans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+from uuid import UUID
+
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, TracesData
+from sqlalchemy import RowMapping, Select, select
+
+from ..storage import EventLink, EventLog, ExecutionEvent, Reader, Resource, Scope, Store, WorkflowRun
+
+_EVENTS, _LOGS, _LINKS = ExecutionEvent.__table__, EventLog.__table__, EventLink.__table__
+
+
+def run_as_otlp(store: Store, run_id: UUID) -> bytes | None:
+    """The run as a serialised OTLP `TracesData`, its spans by start time; None where there is no such run.
+
+    Raises QueryTimeout.
+    """
+    with store.read() as reader:
+        run = _first(reader, select(WorkflowRun.__table__).where(WorkflowRun.id == run_id))
+        return None if run is None else _traces(reader, run).SerializeToString()
+
+
+def _traces(reader: Reader, run: RowMapping) -> TracesData:
+    logs = _by_event(reader, _of_run(_LOGS, run).order_by(_LOGS.c.log_index))
+    links = _by_event(reader, _of_run(_LINKS, run).order_by(_LINKS.c.link_index))
+    traces = TracesData()
+    blocks: dict[tuple[int, int], ScopeSpans] = {}
+    events = _of_run(_EVENTS, run).order_by(_EVENTS.c.started_at_unix_nano, _EVENTS.c.id)
+    for event in reader.rows(events):
+        origin = event["resource_id"], event["scope_id"]
+        if origin not in blocks:
+            blocks[origin] = _block(reader, traces, *origin)
+        span = blocks[origin].spans.add()
+        _fill_span(span, event)
+        for log in logs.get(event["id"], ()):
+            _fill_log(span.events.add(), log)
+        for link in links.get(event["id"], ()):
+            _fill_link(span.links.add(), link)
+    return traces
+
+
+def _of_run(table: Any, run: RowMapping) -> Select[Any]:
+    """The run's rows of an events table, within its time bounds."""
+    started = table.c.started_at_unix_nano if table is _EVENTS else table.c.event_started_at_unix_nano
+    return select(table).where(
+        table.c.run_id == run["id"],
+        started.between(run["started_at_unix_nano"], run["last_started_at_unix_nano"]),
+    )
+
+
+def _by_event(reader: Reader, statement: Select[Any]) -> dict[int, list[RowMapping]]:
+    rows: dict[int, list[RowMapping]] = {}
+    for row in reader.rows(statement):
+        rows.setdefault(row["event_id"], []).append(row)
+    return rows
+
+
+def _first(reader: Reader, statement: Select[Any]) -> RowMapping | None:
+    return next(iter(reader.rows(statement)), None)
+
+
+def _block(reader: Reader, traces: TracesData, resource_id: int, scope_id: int) -> ScopeSpans:
+    """A new block of `traces` for spans of this resource and scope."""
+    resource = _first(reader, select(Resource.__table__).where(Resource.id == resource_id))
+    scope = _first(reader, select(Scope.__table__).where(Scope.id == scope_id))
+    assert resource is not None, "the writer stores an event's resource before the event"  # noqa: S101
+    assert scope is not None, "the writer stores an event's scope before the event"  # noqa: S101
+    of_resource = traces.resource_spans.add(schema_url=resource["schema_url"] or "")
+    of_scope = of_resource.scope_spans.add(schema_url=scope["schema_url"] or "")
+    if resource["otlp"] is not None:
+        of_resource.resource.SetInParent()
+        of_resource.resource.ParseFromString(resource["otlp"])
+    if scope["otlp"] is not None:
+        of_scope.scope.SetInParent()
+        of_scope.scope.ParseFromString(scope["otlp"])
+    return of_scope
+
+
+def _fill_span(span: Span, event: RowMapping) -> None:
+    span_id = event["id"] if event["otel_span_id"] is None else event["otel_span_id"]
+    span.trace_id, span.span_id = event["run_id"].bytes, _id_bytes(span_id)
+    span.parent_span_id = b"" if event["parent_event_id"] is None else _id_bytes(event["parent_event_id"])
+    span.name, span.kind, span.flags = event["name"], event["kind"], event["flags"]
+    span.trace_state = event["trace_state"] or ""
+    span.start_time_unix_nano = event["started_at_unix_nano"]
+    span.end_time_unix_nano = event["completed_at_unix_nano"]
+    span.dropped_attributes_count = event["dropped_attributes_count"]
+    span.dropped_events_count = event["dropped_events_count"]
+    span.dropped_links_count = event["dropped_links_count"]
+    if event["status_message"] is not None:
+        span.status.SetInParent()
+        span.status.code, span.status.message = event["status_code"], event["status_message"]
+    _fill_attributes(span, event, Span)
+
+
+def _fill_log(log: Span.Event, row: RowMapping) -> None:
+    log.time_unix_nano, log.name = row["time_unix_nano"], row["name"]
+    log.dropped_attributes_count = row["dropped_attributes_count"]
+    _fill_attributes(log, row, Span.Event)
+
+
+def _fill_link(link: Span.Link, row: RowMapping) -> None:
+    link.trace_id = b"" if row["linked_run_id"] is None else row["linked_run_id"].bytes
+    link.span_id = b"" if row["linked_event_id"] is None else _id_bytes(row["linked_event_id"])
+    link.trace_state, link.flags = row["trace_state"] or "", row["flags"]
+    link.dropped_attributes_count = row["dropped_attributes_count"]
+    _fill_attributes(link, row, Span.Link)
+
+
+def _fill_attributes(message: Any, row: RowMapping, message_type: Any) -> None:
+    """The attributes, or whatever the residue says instead of the columns."""
+    if row["otlp_residue"] is None:
+        message.attributes.extend(_key_values(row["attributes"]))
+        return
+    for field, value in message_type.FromString(row["otlp_residue"]).ListFields():
+        if field.is_repeated:
+            getattr(message, field.name).extend(value)
+        else:
+            setattr(message, field.name, value)
+
+
+def _key_values(attributes: Mapping[str, Any]) -> Iterable[KeyValue]:
+    return (KeyValue(key=key, value=_any_value(value)) for key, value in attributes.items())
+
+
+def _any_value(value: Any) -> AnyValue:
+    any_value = AnyValue()
+    if isinstance(value, bool):
+        any_value.bool_value = value
+    elif isinstance(value, int):
+        any_value.int_value = value
+    elif isinstance(value, float):
+        any_value.double_value = value
+    elif isinstance(value, str):
+        any_value.string_value = value
+    elif isinstance(value, bytes):
+        any_value.bytes_value = value
+    elif isinstance(value, list):
+        any_value.array_value.values.extend(map(_any_value, value))
+        any_value.array_value.SetInParent()
+    elif isinstance(value, dict):
+        any_value.kvlist_value.values.extend(_key_values(value))
+        any_value.kvlist_value.SetInParent()
+    return any_value
+
+
+def _id_bytes(number: int) -> bytes:
+    return number.to_bytes(8, "big", signed=True)
