@@ -49,6 +49,7 @@ def build_app(
         app.include_router(otlp)
     app.include_router(operation)
     app.router.routes.extend(routes)
+    app.state.given_routes = routes
     if cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(cors_origins), allow_methods=["GET", "POST"], allow_headers=["*"]
@@ -59,12 +60,9 @@ def build_app(
 @operation.get("/", response_model=answers.Addresses, summary="What there is")
 async def list_addresses(request: Request) -> Response:
     """Every address of this server."""
-    addresses = {
-        f"{method} {route.path}": getattr(route, "summary", None) or route.name
-        for route in request.app.routes
-        if isinstance(route, Route)
-        for method in sorted((route.methods or set()) - {"HEAD"})
-    }
+    documented = request.app.openapi()["paths"]
+    addresses = {f"GET {path}": methods["get"]["summary"] for path, methods in documented.items()}
+    addresses |= {route.path: route.name for route in request.app.state.given_routes if isinstance(route, Route)}
     return json_response({"name": "clew", "version": __version__, "addresses": addresses})
 
 
@@ -81,7 +79,12 @@ async def readyz(asker: Ask) -> Response:
     return json_response({"status": "ok"})
 
 
-@operation.get("/metrics", response_class=Response, summary="Figures for Prometheus")
+@operation.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}, "description": "Prometheus's text format."}},
+    summary="Figures for Prometheus",
+)
 def metrics(request: Request, accept: Annotated[str, Header(include_in_schema=False)] = "") -> Response:
     """In Prometheus's text format, or OpenMetrics where that is accepted."""
     encode, content_type = choose_encoder(accept)

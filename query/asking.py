@@ -25,6 +25,7 @@ class Asker:
     def __init__(self, store: Store, registry: CollectorRegistry) -> None:
         self.store = store
         self._limiter = CapacityLimiter(ANSWERED_AT_ONCE_MAX)
+        self._taken = 0
         self._seconds = Histogram(
             "clew_query_seconds", "Time to answer a question, waiting not included.", ["question"], registry=registry
         )
@@ -40,9 +41,13 @@ class Asker:
 
     async def run(self, name: str, work: Callable[[], T]) -> T:
         """`work` on one of the same threads, for what reads the store by itself. Raises Busy as `ask` does."""
-        if self._limiter.statistics().tasks_waiting >= WAITING_MAX:
+        if self._taken >= ANSWERED_AT_ONCE_MAX + WAITING_MAX:
             raise Busy(f"{WAITING_MAX} questions are waiting already; ask again in a second")
-        return await to_thread.run_sync(self._timed, name, work, limiter=self._limiter)
+        self._taken += 1
+        try:
+            return await to_thread.run_sync(self._timed, name, work, limiter=self._limiter)
+        finally:
+            self._taken -= 1
 
     def _timed(self, name: str, work: Callable[[], T]) -> T:
         with self._seconds.labels(name).time():

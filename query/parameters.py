@@ -47,12 +47,19 @@ def _from_rfc_3339(day: str, clock: str, fraction: str, zone: str) -> int:
     return min(max(0, seconds * 10**9 + int(fraction.ljust(9, "0"))), _INT64_MAX)
 
 
-def parse_prefix(text: str) -> tuple[UUID, UUID]:
-    """The lowest and the highest run id that begin with these hex digits; dashes are accepted."""
-    digits = text.replace("-", "")
-    if not re.fullmatch(r"[0-9a-fA-F]{1,32}", digits):
-        raise ValueError(f"{text[:80]!r} is not the beginning of a run id: 1 to 32 hex digits")
-    return UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
+class RunIdRange(BaseModel):
+    """Every run id from `first` to `last`."""
+
+    first: UUID
+    last: UUID
+
+    @classmethod
+    def parse(cls, prefix: str) -> RunIdRange:
+        """The ids that begin with these hex digits; dashes are accepted."""
+        digits = prefix.replace("-", "")
+        if not re.fullmatch(r"[0-9a-fA-F]{1,32}", digits):
+            raise ValueError(f"{prefix[:80]!r} is not the beginning of a run id: 1 to 32 hex digits")
+        return cls(first=UUID(digits.ljust(32, "0")), last=UUID(digits.ljust(32, "f")))
 
 
 class RunCursor(BaseModel):
@@ -134,7 +141,7 @@ class RunsWanted(_Parameters):
         None, description="Only runs that started then or later: RFC 3339, nanoseconds since 1970, or `-1h`."
     )
     until: Instant | None = Field(None, description="Only runs that started before then, written as `since` is.")
-    id_prefix: Annotated[tuple[UUID, UUID], BeforeValidator(parse_prefix), _TEXT] | None = Field(
+    id_prefix: Annotated[RunIdRange, BeforeValidator(RunIdRange.parse), _TEXT] | None = Field(
         None, description="Only runs whose id begins with these hex digits."
     )
     limit: Limit = PAGE_ROWS_DEFAULT

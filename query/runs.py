@@ -83,7 +83,7 @@ _FILTERS: dict[str, Callable[[Any], ColumnElement[bool]]] = {
     "status": lambda wanted: RUNS.c.status == wanted.status,
     "since": lambda wanted: RUNS.c.started_at_unix_nano >= wanted.since,
     "until": lambda wanted: RUNS.c.started_at_unix_nano < wanted.until,
-    "id_prefix": lambda wanted: RUNS.c.id.between(*wanted.id_prefix),
+    "id_prefix": lambda wanted: RUNS.c.id.between(wanted.id_prefix.first, wanted.id_prefix.last),
     "agent": lambda wanted: RUNS.c.id.in_(_runs_of_agent(wanted)),
     "cursor": lambda wanted: _older_than(wanted.cursor),
 }

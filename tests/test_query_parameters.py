@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clew.query.parameters import EventCursor, RunCursor, parse_instant, parse_prefix
+from clew.query.parameters import EventCursor, RunCursor, RunIdRange, parse_instant
 
 nanos = st.integers(0, 2**63 - 1)
 run_ids = st.uuids().filter(lambda run_id: run_id.int != 0)
@@ -68,13 +68,13 @@ def test_what_is_no_moment(text: str) -> None:
 @given(run_ids, st.integers(1, 32))
 def test_prefix_bounds_the_ids_that_begin_with_it(run_id: UUID, digits: int) -> None:
     """A prefix stands for the ids from all zeros to all f after it, dashes and case aside."""
-    low, high = parse_prefix(str(run_id)[: digits + 4].upper())
+    ids = RunIdRange.parse(str(run_id)[: digits + 4].upper())
     prefix = str(run_id)[: digits + 4].replace("-", "")
 
-    assert low <= run_id <= high
-    assert low.hex.startswith(prefix)
-    assert high.hex.startswith(prefix)
-    assert high.int - low.int == 16 ** (32 - len(prefix)) - 1
+    assert ids.first <= run_id <= ids.last
+    assert ids.first.hex.startswith(prefix)
+    assert ids.last.hex.startswith(prefix)
+    assert ids.last.int - ids.first.int == 16 ** (32 - len(prefix)) - 1
 
 
 @given(nanos, run_ids, event_ids)
