@@ -21,7 +21,7 @@ NOT_PACKAGED = {"tests", "bench", "examples", "docs"}
 MAY_IMPORT = {
     "storage": set(),
     "collector": {"storage"},
-    "query": {"storage"},
+    "query": {"storage", "__version__"},
     "exporter": {"storage"},
     "migrations": {"storage"},
 }
