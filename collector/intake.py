@@ -151,14 +151,14 @@ class Intake:
             return _Group(requests, error)
 
     def _next_group(self) -> list[_Request]:
-        """What waits, up to a third of all that is here, so that the reader, the store and the queue each have a share
-        and none waits for another; empty once closed and finished."""
+        """What waits, up to half of all that is here, so that one half can be read while the other is stored; empty
+        once closed and finished."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closing)
-            share = min(max(self._queue_bytes // 3, GROUP_BYTES_MIN), GROUP_BYTES_MAX)
+            share = min(max(self._queue_bytes // 2, GROUP_BYTES_MIN), GROUP_BYTES_MAX)
             group: list[_Request] = []
             size = 0
-            while self._waiting and (not group or size + len(self._waiting[0].payload) <= share):
+            while self._waiting and size < share:
                 group.append(self._waiting.popleft())
                 size += len(group[-1].payload)
             return group

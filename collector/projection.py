@@ -53,44 +53,43 @@ class Reading:
 
 
 def read_requests(requests: list[bytes]) -> Reading:
-    """Serialised ExportTraceServiceRequests into one batch. Each is decoded alone: a bad one harms no other."""
-    decoded, fates = [], []
-    for request in requests:
-        try:
-            columns, warning = _decoded(request)
-        except Undecodable as error:
-            fates.append(Fate(malformed=str(error)))
-        else:
-            decoded.append((len(fates), columns))
-            fates.append(Fate(warning=warning))
-    if not decoded:
-        return Reading(None, fates)
-    tree = _Tree([columns for _, columns in decoded])
+    """Serialised ExportTraceServiceRequests into one batch. A bad one harms no other."""
+    fates = [Fate() for _ in requests]
+    tree, number_of_row = _decoded(requests, fates)
     for row, reason in _refusals(tree.spans).items():
-        number = decoded[int(tree.request_of_span[row])][0]
+        number = number_of_row[int(tree.request_of_span[row])]
         fates[number] = replace(fates[number], rejections=(*fates[number].rejections, reason))
         tree.refuse(row)
     tree.drop_refused()
     return Reading(_batch(tree) if len(tree.spans) else None, fates)
 
 
-def _decoded(request: bytes) -> tuple[pa.RecordBatch, str]:
+def _decoded(requests: list[bytes], fates: list[Fate]) -> tuple[_Tree, list[int]]:
+    """The requests that can be read, one a row, and which each row is. They are decoded together, and one by one where
+    that fails, so that what is wrong shows in the fate of the request that it is wrong with."""
     try:
-        decoded = REQUESTS.decode([request])
+        together = _Tree(REQUESTS.decode(requests))
+        if not _has_ambiguous_values(together):
+            return together, list(range(len(requests)))
     except Undecodable:
-        canonical, warning = repaired(request)
-        return REQUESTS.decode([canonical]), warning
-    if _has_ambiguous_values(decoded):
-        return REQUESTS.decode([repaired(request)[0]]), ""
-    return decoded, ""
+        pass
+    good: list[tuple[int, bytes]] = []
+    for number, request in enumerate(requests):
+        try:
+            canonical, warning = repaired(request)
+        except Undecodable as error:
+            fates[number] = Fate(malformed=str(error))
+        else:
+            good.append((number, canonical))
+            fates[number] = Fate(warning=warning)
+    return _Tree(REQUESTS.decode([canonical for _, canonical in good])), [number for number, _ in good]
 
 
 class _Tree:
     """The nesting of requests, resources, scopes and spans, flattened."""
 
-    def __init__(self, requests: list[pa.RecordBatch]) -> None:
-        resource_blocks = pa.concat_arrays([request.column(0) for request in requests])
-        self.resource_blocks, request_of_resource = _unnested(resource_blocks)
+    def __init__(self, requests: pa.RecordBatch) -> None:
+        self.resource_blocks, request_of_resource = _unnested(requests.column(0))
         self.scope_blocks, resource_of_scope = _unnested(self.resource_blocks.field("scope_spans"))
         self.spans, self.scope_of_span = _unnested(self.scope_blocks.field("spans"))
         self.resource_of_span = resource_of_scope[self.scope_of_span]
@@ -349,18 +348,17 @@ def _residues(rows: pa.StructArray, columns: MessageColumns, message: Any, inexa
     return pa.array(residues, pa.binary())
 
 
-def _has_ambiguous_values(request: pa.RecordBatch) -> bool:
-    """Does a value in the request set several members of AnyValue's oneof? The last one on the wire counts, and only
-    protobuf's own parser knows which that was."""
-    tree = _Tree([request])
-    lists = [
-        tree.spans.field("attributes"),
-        tree.spans.field("events").flatten().field("attributes"),
-        tree.spans.field("links").flatten().field("attributes"),
-        tree.resource_blocks.field("resource").field("attributes"),
-        tree.scope_blocks.field("scope").field("attributes"),
+def _has_ambiguous_values(tree: _Tree) -> bool:
+    """Does a value set several members of AnyValue's oneof? The last one on the wire counts, and only protobuf's own
+    parser knows which that was."""
+    owners = [
+        tree.spans,
+        tree.spans.field("events").flatten(),
+        tree.spans.field("links").flatten(),
+        tree.resource_blocks.field("resource"),
+        tree.scope_blocks.field("scope"),
     ]
-    return any(_sets_more_than_one_each(pairs.flatten().field("value")) for pairs in lists)
+    return any(_sets_more_than_one_each(owner.field("attributes").flatten().field("value")) for owner in owners)
 
 
 def _sets_more_than_one_each(values: pa.StructArray) -> bool:

@@ -8,7 +8,7 @@ taken as if nothing were repeated, and corrected in the rare case that something
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -36,6 +36,9 @@ class _KnownRun(NamedTuple):
     event_count: int
 
 
+_WriteRuns = Callable[[pa.Table], list[_KnownRun]]
+
+
 class Writer:
     """Owns the connection that writes. `write` may be called from several threads; they take turns."""
 
@@ -43,21 +46,33 @@ class Writer:
         self._holder = engine.raw_connection()
         self._connection = native(self._holder)
         self._turn = threading.Lock()
-        self._known: dict[str, _Known] = {name: _Known() for name in ("sessions", "resources", "scopes")}
+        self._known: dict[str, _Known] = {name: _Known() for name in ("sessions", "runs", "resources", "scopes")}
 
     def write(self, batch: SpanBatch) -> WriteOutcome:
         """Stores the batch, see `Store.write_spans`."""
-        outcome: WriteOutcome | None = None
         with self._turn:
             try:
-                with self._transaction():
-                    outcome = self._store(batch)
+                return self._written(batch)
             except duckdb.Error as error:
                 raise WriteFailed(f"not stored: {error}") from error
-            finally:
-                committed = outcome is not None
-                for known in self._known.values():
-                    known.settle(committed=committed)
+
+    def _written(self, batch: SpanBatch) -> WriteOutcome:
+        """Runs that this process has not met are taken for new: nearly always right, and cheaper than looking. The
+        table's key refuses the batch where it is wrong, and it is written again the careful way."""
+        try:
+            return self._in_transaction(batch, self._insert_runs)
+        except duckdb.ConstraintException:
+            return self._in_transaction(batch, self._upsert_runs)
+
+    def _in_transaction(self, batch: SpanBatch, write_runs: _WriteRuns) -> WriteOutcome:
+        committed = False
+        try:
+            with self._transaction():
+                outcome = self._store(batch, write_runs)
+            committed = True
+        finally:
+            for known in self._known.values():
+                known.settle(committed=committed)
         return outcome
 
     def close(self) -> None:
@@ -66,10 +81,10 @@ class Writer:
             self._connection.execute("CHECKPOINT")
             self._holder.close()
 
-    def _store(self, batch: SpanBatch) -> WriteOutcome:
+    def _store(self, batch: SpanBatch, write_runs: _WriteRuns) -> WriteOutcome:
         for name, origins in (("resources", batch.resources), ("scopes", batch.scopes)):
             self._insert_origins(name, origins)
-        known_runs = self._upsert_runs(batch.events)
+        known_runs = self._write_runs(batch.events, write_runs)
         settlement = settle(batch.events, self._namesakes(batch.events, known_runs))
         self._insert_events(batch, settlement)
         if not settlement.keep.all() or settlement.replaced:
@@ -88,13 +103,23 @@ class Writer:
             rows = origins.table.take(pa.array(new))
             self._insert(table, rows, _attributes_of(origins.attributes, new), "ON CONFLICT DO NOTHING")
 
-    def _upsert_runs(self, events: pa.Table) -> list[_KnownRun]:
+    def _write_runs(self, events: pa.Table, write_runs: _WriteRuns) -> list[_KnownRun]:
         """Brings the runs up to date; returns those that were there before."""
         delta = run_deltas(events)
         with self._registered(delta=delta):
             if self._known["sessions"].new_among(delta["session_id"].unique().to_pylist()):
                 self._connection.execute(_INSERT_SESSIONS)
-            upserted = self._connection.execute(_UPSERT_RUNS).fetchall()
+            return write_runs(delta)
+
+    def _insert_runs(self, delta: pa.Table) -> list[_KnownRun]:
+        if len(self._known["runs"].new_among(delta["id"].to_pylist())) < delta.num_rows:
+            return self._upsert_runs(delta)
+        self._connection.execute(_INSERT_RUNS)
+        return []
+
+    def _upsert_runs(self, delta: pa.Table) -> list[_KnownRun]:
+        self._known["runs"].new_among(delta["id"].to_pylist())
+        upserted = self._connection.execute(_UPSERT_RUNS).fetchall()
         added = dict(zip(delta["id"].to_pylist(), delta["event_count"].to_pylist(), strict=True))
         return [_KnownRun(*run) for run in upserted if run[-1] > added[run[0]]]
 
@@ -182,14 +207,17 @@ class Writer:
         self._connection.commit()
 
 
+_Key = str | int | bytes
+
+
 class _Known:
-    """Keys of rows that are in the store for certain: what need not be inserted again. Forgets all when full."""
+    """Keys of rows that are in the store for certain. Forgets all when full."""
 
     def __init__(self) -> None:
-        self._committed: set[str | int] = set()
-        self._uncommitted: set[str | int] = set()
+        self._committed: set[_Key] = set()
+        self._uncommitted: set[_Key] = set()
 
-    def new_among(self, keys: Iterable[str | int]) -> set[str | int]:
+    def new_among(self, keys: Iterable[_Key]) -> set[_Key]:
         """The keys not known; from the commit on they are."""
         new = set(keys) - self._committed
         self._uncommitted |= new
@@ -232,8 +260,10 @@ _INSERT_SESSIONS = """
     SELECT session_id, min(started_at_unix_nano) FROM delta GROUP BY session_id ON CONFLICT DO NOTHING
 """
 
-_UPSERT_RUNS = """
-    INSERT INTO workflow_runs BY NAME SELECT * REPLACE (id::UUID AS id) FROM delta
+_INSERT_RUNS = "INSERT INTO workflow_runs BY NAME SELECT * REPLACE (id::UUID AS id) FROM delta"
+
+_UPSERT_RUNS = f"""
+    {_INSERT_RUNS}
         ON CONFLICT (id) DO UPDATE SET
             session_id = CASE workflow_runs.session_id WHEN 'default' THEN excluded.session_id
                          ELSE workflow_runs.session_id END,
