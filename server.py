@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from .collector.grpc_server import GrpcServer
 from .collector.http_server import otlp_routes
 from .collector.intake import Intake
+from .exporter.otlp import run_as_otlp
 from .query.app import build_app
 from .settings import Settings
 from .storage import Store
@@ -48,7 +49,13 @@ def serving(settings: Settings, on_end: Callable[[], None]) -> Iterator[Addresse
         store = parts.enter_context(closing(Store.open(settings.database)))
         registry = CollectorRegistry()
         intake = parts.enter_context(closing(Intake(store, registry=registry)))
-        app = build_app(store, registry=registry, routes=otlp_routes(intake), cors_origins=settings.cors_origins)
+        app = build_app(
+            store,
+            registry=registry,
+            routes=otlp_routes(intake),
+            cors_origins=settings.cors_origins,
+            run_as_otlp=run_as_otlp,
+        )
         listener = parts.enter_context(_listen(settings.host, settings.http_port, "--http-port"))
         grpc = _grpc_server(intake, settings)
         parts.callback(grpc.stop, GRACE_S)

@@ -16,7 +16,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, TracesData
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 UNFINISHED = (
@@ -76,6 +76,13 @@ def test_otlp_over_http_is_on_the_announced_address(server: Any) -> None:
     )
     assert answer.status_code == 200
     assert _event_counts(server.http_url) == {8: 1}
+
+
+def test_a_run_leaves_as_it_came(server: Any) -> None:
+    """What came in over OTLP can be had as OTLP again, to be sent on."""
+    _export(server.grpc_target, _request(9, spans=2))
+    traces = TracesData.FromString(httpx.get(f"{server.http_url}/api/runs/{9:032x}/otlp").content)
+    assert traces.resource_spans == ExportTraceServiceRequest.FromString(_request(9, spans=2)).resource_spans
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
