@@ -3,7 +3,7 @@
 ApiError
  ├─ InvalidParameter   400, a parameter that does not say what it should
  ├─ NotFound           404, nothing there under that address
- ├─ TooManyEvents      422, the answer would be larger than it may be
+ ├─ AnswerTooLarge     422, the answer would be larger than it may be
  └─ Busy               503, more questions are waiting than may
 
 Every error, whoever raised it, leaves as `{"error": {"code", "message", "parameter"}}`; `parameter` is null when none
@@ -49,11 +49,11 @@ class NotFound(ApiError):
     code = "not_found"
 
 
-class TooManyEvents(ApiError):
+class AnswerTooLarge(ApiError):
     """The answer would be larger than it may be."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
-    code = "too_many_events"
+    code = "answer_too_large"
 
 
 class Busy(ApiError):

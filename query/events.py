@@ -13,7 +13,23 @@ from uuid import UUID
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-from sqlalchemy import JSON, ColumnElement, RowMapping, Select, Text, and_, cast, func, or_, select
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    BigInteger,
+    ColumnElement,
+    RowMapping,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    func,
+    literal_column,
+    or_,
+    select,
+    union_all,
+)
 
 from ..storage import EventLink, EventLog, ExecutionEvent, Reader, Resource, Scope
 from .event_json import event_texts, place_in_tree
@@ -34,6 +50,7 @@ _COLUMNS = (
     *("id", "otel_span_id", "parent_event_id", "name", "kind", "event_type", "event_subtype", "agent_name"),
     *("agent_role", "model", "status", "status_message", "started_at_unix_nano", "completed_at_unix_nano"),
     *("duration_ns", "input_tokens", "output_tokens", "cost_usd", "otlp_residue"),
+    *("resource_id", "scope_id"),
 )
 
 
@@ -41,39 +58,55 @@ def tree_of(reader: Reader, run: RowMapping) -> Tree | None:
     """The tree of the run's events; None when there are more than TREE_EVENTS_MAX."""
     if run["event_count"] > TREE_EVENTS_MAX:
         return None
-    links = select(*(EVENTS.c[name] for name in ("id", "parent_event_id", "started_at_unix_nano")))
-    links = links.add_columns(EVENTS.c.completed_at_unix_nano).where(of_run(EVENTS, run))
-    ids, parents, started_at, completed_at = reader.arrow(links).columns
+    return tree_from(reader.arrow(event_links(run)))
+
+
+def event_links(run: RowMapping) -> Select[Any]:
+    """Of the run's events just what `tree_from` needs."""
+    columns = ("id", "parent_event_id", "started_at_unix_nano", "completed_at_unix_nano")
+    return select(*(EVENTS.c[name] for name in columns)).where(of_run(EVENTS, run))
+
+
+def tree_from(rows: pa.Table) -> Tree:
+    """The tree of events that are at hand; `rows` need their ids, parents and times."""
+    parents = rows["parent_event_id"]
     return grow(
-        ids.to_numpy(),
+        rows["id"].to_numpy(),
         pc.fill_null(parents, 0).to_numpy(),
         parents.is_valid().to_numpy(),
-        started_at.to_numpy(),
-        completed_at.to_numpy(),
+        rows["started_at_unix_nano"].to_numpy(),
+        rows["completed_at_unix_nano"].to_numpy(),
+    )
+
+
+def read_events(reader: Reader, statement: Select[Any], run: RowMapping) -> pa.Table:
+    """The events that `statement` (see `event_rows`) selects, with the columns that `event_json` shows."""
+    rows = reader.arrow(statement)
+    names = _together(
+        reader,
+        service=_of_ids(RESOURCES.c.service_name, rows["resource_id"]),
+        scope=_of_ids(SCOPES.c.name, rows["scope_id"]),
+    )
+    counts = _together(reader, logs=_counts(LOGS, run), links=_counts(LINKS, run))
+    return (
+        rows.append_column("service_name", _found(rows["resource_id"], names["service"]))
+        .append_column("scope_name", _found(rows["scope_id"], names["scope"]))
+        .append_column("log_count", pc.fill_null(_found(rows["id"], counts["logs"]), 0))
+        .append_column("link_count", pc.fill_null(_found(rows["id"], counts["links"]), 0))
     )
 
 
 def event_rows(run: RowMapping) -> Select[Any]:
-    """The run's events with the columns that `event_json` shows."""
-    logs, links = _count(LOGS, run, "log_count"), _count(LINKS, run, "link_count")
-    joined = (
-        EVENTS.outerjoin(RESOURCES, RESOURCES.c.id == EVENTS.c.resource_id)
-        .outerjoin(SCOPES, SCOPES.c.id == EVENTS.c.scope_id)
-        .outerjoin(logs, logs.c.event_id == EVENTS.c.id)
-        .outerjoin(links, links.c.event_id == EVENTS.c.id)
-    )
-    return (
-        select(
-            *(EVENTS.c[name] for name in _COLUMNS),
-            json_text(EVENTS.c.attributes).label("attributes"),
-            RESOURCES.c.service_name,
-            SCOPES.c.name.label("scope_name"),
-            func.coalesce(logs.c.log_count, 0).label("log_count"),
-            func.coalesce(links.c.link_count, 0).label("link_count"),
-        )
-        .select_from(joined)
-        .where(of_run(EVENTS, run))
-    )
+    """The run's events, to be narrowed, for `read_events`."""
+    columns = (EVENTS.c[name] for name in _COLUMNS)
+    return select(*columns, json_text(EVENTS.c.attributes).label("attributes")).where(of_run(EVENTS, run))
+
+
+def one_of(column: ColumnElement[int], numbers: list[int]) -> ColumnElement[bool]:
+    """Is the column one of these numbers, however many? One bound value."""
+    array = bindparam(None, numbers, type_=ARRAY(BigInteger), unique=True)
+    found: ColumnElement[bool] = column.in_(select(func.unnest(array)))
+    return found
 
 
 def event_page(reader: Reader, run_id: UUID, wanted: EventsWanted) -> bytes:
@@ -81,7 +114,8 @@ def event_page(reader: Reader, run_id: UUID, wanted: EventsWanted) -> bytes:
     run = find_run(reader, run_id)
     conditions = [condition(wanted) for name, condition in _FILTERS.items() if getattr(wanted, name) is not None]
     by_start = (EVENTS.c.started_at_unix_nano, EVENTS.c.id < 0, EVENTS.c.id)
-    found = reader.arrow(event_rows(run).where(*conditions).order_by(*by_start).limit(wanted.limit + 1))
+    statement = event_rows(run).where(*conditions).order_by(*by_start).limit(wanted.limit + 1)
+    found = read_events(reader, statement, run)
     page = place_in_tree(found.slice(0, wanted.limit), tree_of(reader, run))
     cursor = _cursor_at(page, wanted.limit - 1).text() if found.num_rows > page.num_rows else None
     events = [orjson.Fragment(text + "}") for text in event_texts(page).to_pylist()]
@@ -100,10 +134,25 @@ def json_text(attributes: ColumnElement[Any]) -> ColumnElement[str]:
     return cast(cast(attributes, JSON), Text)
 
 
-def _count(table: Any, run: RowMapping, label: str) -> Any:
-    counted = select(table.c.event_id, func.count().label(label))
-    counted = counted.where(of_run(table, run, start="event_started_at_unix_nano"))
-    return counted.group_by(table.c.event_id).subquery()
+def _of_ids(column: Any, ids: pa.ChunkedArray) -> Select[Any]:
+    return select(column.table.c.id, column).where(one_of(column.table.c.id, ids.unique().to_pylist()))
+
+
+def _counts(table: Any, run: RowMapping) -> Select[Any]:
+    of_events = of_run(table, run, start="event_started_at_unix_nano")
+    return select(table.c.event_id, func.count()).where(of_events).group_by(table.c.event_id)
+
+
+def _together(reader: Reader, **questions: Select[Any]) -> dict[str, pa.Table]:
+    """Several small questions of (key, value) as one: a statement costs a millisecond however little it asks."""
+    asked = [question.add_columns(literal_column(f"'{name}'")) for name, question in questions.items()]
+    table = reader.arrow(union_all(*asked)).rename_columns(["key", "value", "question"])
+    return {name: table.filter(pc.equal(table["question"], name)) for name in questions}
+
+
+def _found(keys: pa.ChunkedArray, known: pa.Table) -> pa.Array:
+    """The value of each key; null where there is none."""
+    return known["value"].take(pc.index_in(keys, value_set=known["key"]))
 
 
 def _after(last: EventCursor) -> ColumnElement[bool]:

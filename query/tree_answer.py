@@ -9,36 +9,54 @@ from uuid import UUID
 import numpy as np
 import orjson
 import pyarrow as pa
-from sqlalchemy import ARRAY, BigInteger, ColumnElement, RowMapping, bindparam, func, select
+from sqlalchemy import RowMapping
 
 from ..storage import Reader, event_id_text
-from .errors import NotFound, TooManyEvents
+from .errors import AnswerTooLarge, NotFound
 from .event_json import TEXT, event_texts, join, place_in_tree
-from .events import EVENTS, TREE_EVENTS_MAX, event_rows, tree_of
+from .events import EVENTS, TREE_EVENTS_MAX, event_links, event_rows, one_of, read_events, tree_from
 from .parameters import Shape, TreeWanted
 from .runs import find_run, run_json
 from .tree import NONE, Ints, Tree
 
 # An answer is held as columns, attributes included, until it is sent.
 ANSWER_EVENTS_MAX = 250_000
+ANSWER_BYTES_MAX = 1 << 29
 PIECE_EVENTS = 8_192
 
 
 def tree_answer(reader: Reader, run_id: UUID, wanted: TreeWanted) -> Iterator[bytes]:
     """The tree of the run, or what hangs below `wanted.root`, as pieces of one JSON text; they need no reader.
 
-    Raises NotFound, and TooManyEvents where there is more than an answer may hold.
+    Raises NotFound, and AnswerTooLarge where there is more than an answer may hold.
     """
     run = find_run(reader, run_id)
-    tree = tree_of(reader, run)
-    if tree is None:
-        raise _too_many(run["event_count"], TREE_EVENTS_MAX)
-    part = slice(0, len(tree.ids)) if wanted.root is None else tree.subtree(_position(tree, wanted.root))
-    if part.stop - part.start > ANSWER_EVENTS_MAX:
-        raise _too_many(part.stop - part.start, ANSWER_EVENTS_MAX)
-    statement = event_rows(run) if wanted.root is None else event_rows(run).where(_one_of(tree.ids[part]))
-    rows = place_in_tree(reader.arrow(statement), tree).sort_by("execution_order")
+    tree, part, rows = _whole(reader, run) if wanted.root is None else _part(reader, run, wanted.root)
+    _must_fit(rows.nbytes, ANSWER_BYTES_MAX, "bytes")
+    rows = place_in_tree(rows, tree).sort_by("execution_order")
     return _pieces(_head(run, tree, part), rows, _separators(tree.depth[part], wanted.shape))
+
+
+def _whole(reader: Reader, run: RowMapping) -> tuple[Tree, slice, pa.Table]:
+    _must_fit(run["event_count"], ANSWER_EVENTS_MAX, "events")
+    rows = read_events(reader, event_rows(run), run)
+    tree = tree_from(rows)
+    return tree, slice(0, len(tree.ids)), rows
+
+
+def _part(reader: Reader, run: RowMapping, root: int) -> tuple[Tree, slice, pa.Table]:
+    _must_fit(run["event_count"], TREE_EVENTS_MAX, "events to find the part in")
+    tree = tree_from(reader.arrow(event_links(run)))
+    part = tree.subtree(_position(tree, root))
+    _must_fit(part.stop - part.start, ANSWER_EVENTS_MAX, "events")
+    rows = read_events(reader, event_rows(run).where(one_of(EVENTS.c.id, tree.ids[part].tolist())), run)
+    return tree, part, rows
+
+
+def _must_fit(count: int, most: int, what: str) -> None:
+    if count > most:
+        message = f"the tree has {count:,} {what}, an answer {most:,} at most; ask for less with ?root=EVENT_ID"
+        raise AnswerTooLarge(f"{message}, or for pages with GET /api/runs/{{run_id}}/events")
 
 
 def _position(tree: Tree, event_id: int) -> int:
@@ -46,20 +64,6 @@ def _position(tree: Tree, event_id: int) -> int:
     if position == NONE:
         raise NotFound(f"the run has no event {event_id_text(event_id)}; without root the whole tree", parameter="root")
     return position
-
-
-def _too_many(count: int, most: int) -> TooManyEvents:
-    return TooManyEvents(
-        f"{count:,} events, a tree answers with {most:,} at most; ask for a part with ?root=EVENT_ID, "
-        f"or for pages with /api/runs/RUN/events",
-        parameter="run_id",
-    )
-
-
-def _one_of(ids: Ints) -> ColumnElement[bool]:
-    array = bindparam("ids", ids.tolist(), type_=ARRAY(BigInteger))
-    one_of: ColumnElement[bool] = EVENTS.c.id.in_(select(func.unnest(array)))
-    return one_of
 
 
 def _head(run: RowMapping, tree: Tree, part: slice) -> bytes:

@@ -8,18 +8,19 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
 import uvicorn
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 from sqlalchemy import text
 
 from clew.collector.http_server import otlp_routes
 from clew.collector.intake import Intake
-from clew.query import answers
+from clew.query import answers, events, tree_answer
 from clew.query.app import build_app
 from clew.storage import Store
 
@@ -207,3 +208,46 @@ def test_every_route_and_parameter_is_documented(api: Api) -> None:
             assert "422" not in operation["responses"], path
             assert all(parameter.get("description") for parameter in operation.get("parameters", ())), path
             assert operation["responses"]["200"]["content"], path
+
+
+def test_trees_past_the_limits_are_refused_whole(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tree with more events or bytes than an answer may hold is refused, saying what to ask instead; less of it is
+    answered."""
+    run = record_chain(api, 5)
+    for limit in ("ANSWER_EVENTS_MAX", "ANSWER_BYTES_MAX"):
+        with monkeypatch.context() as patch:
+            patch.setattr(tree_answer, limit, 4)
+            status, error = api.error(f"/api/runs/{run}/tree")
+
+            assert (status, error["code"]) == (422, "answer_too_large")
+            assert "?root=" in error["message"]
+    monkeypatch.setattr(tree_answer, "ANSWER_EVENTS_MAX", 4)
+
+    assert api.get(f"/api/runs/{run}/tree?root={3:016x}", answers.TreeAnswer)["event_count"] == 3
+
+
+def test_events_of_a_run_too_large_for_a_tree(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages go on where no tree can be built; what only the tree knows is null."""
+    run = record_chain(api, 5)
+    monkeypatch.setattr(events, "TREE_EVENTS_MAX", 4)
+    page = api.get(f"/api/runs/{run}/events", answers.EventPage)["events"]
+
+    assert [(event["name"], event["depth"], event["self_time_ns"]) for event in page] == [("step", None, None)] * 5
+
+
+def record_chain(api: Api, length: int) -> str:
+    """Sends a run that is one chain of `length` events with ids from 1 on; returns its id."""
+    run = uuid4()
+    request = ExportTraceServiceRequest()
+    resource_spans = request.resource_spans.add()
+    resource_spans.resource.SetInParent()
+    scope_spans = resource_spans.scope_spans.add()
+    scope_spans.scope.SetInParent()
+    for number in range(1, length + 1):
+        span = scope_spans.spans.add(trace_id=run.bytes, span_id=number.to_bytes(8), name="step")
+        span.start_time_unix_nano, span.end_time_unix_nano = 10**18 + number, 10**18 + 100
+        span.parent_span_id = (number - 1).to_bytes(8) if number > 1 else b""
+    headers = {"content-type": "application/x-protobuf"}
+    response = api.client.post("/v1/traces", content=request.SerializeToString(), headers=headers)
+    assert response.status_code == 200, response.text
+    return run.hex
