@@ -5,6 +5,7 @@ A user's mistake ends in one line on stderr and exit code 1, never in a tracebac
 
 import inspect
 import json
+import shutil
 import signal
 import sys
 import threading
@@ -232,11 +233,18 @@ def _show_demo(addresses: "Addresses") -> None:
         answer = client.get(f"/api/runs/{run_id}/tree")
     _say("")
     terminal.draw_tree(terminal.console(), json.loads(answer), depth_max=TREE_DEPTH, lines_max=TREE_LINES)
-    at = "" if addresses.http == LOCAL_URL else f" --url {addresses.http}"
-    short = run_id[: terminal.SHORT_ID_DIGITS]
-    _say(f"\nlook at it  clew tree {short}{at}")
-    _say(f"            clew stats {short}{at}")
-    _say(f"            {addresses.http}/api/runs/{run_id}/tree\n")
+    asked = run_id[: terminal.SHORT_ID_DIGITS] + ("" if addresses.http == LOCAL_URL else f" --url {addresses.http}")
+    _say("\nlook at it from another terminal")
+    _say(f"  {_own_name()} tree {asked}")
+    _say(f"  {_own_name()} stats {asked}")
+    _say(f"  {addresses.http}/api/runs/{run_id}/tree\n")
+
+
+def _own_name() -> str:
+    """What this command is called by in the shell it was started from, which may not have its folder on PATH."""
+    if shutil.which("clew"):
+        return "clew"
+    return "python -m clew" if sys.argv[0].endswith("__main__.py") else sys.argv[0]
 
 
 def _is_loopback(host: str) -> bool:
