@@ -17,6 +17,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
@@ -54,8 +55,11 @@ class Api:
         scope_spans = resource_spans.scope_spans.add()
         scope_spans.scope.name, scope_spans.scope.version = "tests", "1"
         scope_spans.spans.extend(spans)
-        headers = {"content-type": "application/x-protobuf"}
-        response = self.client.post("/v1/traces", content=request.SerializeToString(), headers=headers)
+        self.export(request.SerializeToString())
+
+    def export(self, request: bytes) -> None:
+        """Sends a serialised ExportTraceServiceRequest over OTLP/HTTP."""
+        response = self.client.post("/v1/traces", content=request, headers={"content-type": "application/x-protobuf"})
         assert response.status_code == 200, response.text
 
 
@@ -91,6 +95,15 @@ def span(run: UUID, number: int, parent: int | None = None, *, at: int = 0, last
     for name, value in words.items():
         made.attributes.add(key=name.replace("_", ".")).value.string_value = value
     return made
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A protobuf field of bytes, for messages that protobuf's own writers do not go deep enough for."""
+    length, rest = bytearray(), len(content)
+    while rest >= 0x80:
+        length.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    return bytes([number << 3 | 2, *length, rest]) + content
 
 
 def hex16(number: int) -> str:
@@ -420,6 +433,24 @@ def test_event_shows_everything(api: Api) -> None:
     assert (event["name"], event["kind"], event["orphan"]) == (made.name, "CLIENT", True)
     assert (event["status"], event["status_message"]) == ("failed", "no luck")
     assert (event["log_count"], event["link_count"], event["service_name"]) == (1, 1, "workshop")
+
+
+@pytest.mark.parametrize("levels", [10, 45, 70, 300])
+def test_deeply_nested_attributes_stay_json(api: Api, levels: int) -> None:
+    """An attribute nested deeper than protobuf's own readers go spoils neither the answer nor the attributes beside."""
+    run = uuid4()
+    made = span(run, 1, user_id="u")
+    made.attributes.add(key="nan").value.double_value = math.nan
+    value = AnyValue(double_value=math.inf).SerializeToString()
+    for _ in range(levels):
+        value = field(5, field(1, value))
+    deep = field(9, field(1, b"deep") + field(2, value))
+    api.export(field(1, field(2, field(2, made.SerializeToString() + deep))))
+
+    attributes = api.get(f"/api/runs/{run}/events/{hex16(1)}", answers.EventDetail)["attributes"]
+
+    assert (attributes["user.id"], attributes["nan"]) == ("u", "NaN")
+    assert "deep" in attributes
 
 
 def test_spans_that_share_an_id_tell_it(api: Api) -> None:

@@ -121,10 +121,7 @@ class Recorder:
     def statistics(self, events: list[Event]) -> dict[str, object]:
         run_id = uuid4()
         request = ExportTraceServiceRequest()
-        resource_spans = request.resource_spans.add()
-        resource_spans.resource.SetInParent()
-        scope_spans = resource_spans.scope_spans.add()
-        scope_spans.scope.SetInParent()
+        scope_spans = request.resource_spans.add().scope_spans.add()
         scope_spans.spans.extend(event.span(run_id) for event in events)
         self.intake.accept(request.SerializeToString()).result(timeout=30)
         with self.store.read() as reader:
