@@ -17,11 +17,10 @@ import numpy.typing as npt
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 
 from ..storage.batch import VALUE_ARROW_TYPES, AttributeColumns, ValueType
-from .otlp import ARRAYS, Undecodable
+from .otlp import ARRAYS, Undecodable, parsed
 
 Bools = npt.NDArray[np.bool_]
 
@@ -57,7 +56,7 @@ def flatten(lists: pa.ListArray) -> FlatAttributes:
         if column.null_count < len(column):
             types[_valid(column)] = value_type
             values[value_type] = column
-    inexact = _entries_inexact(pairs, types, values)
+    inexact = _entries_inexact(pairs, types, values) | _holds_nul(keys)
     for name, read in (("array_value", _read_arrays), ("kvlist_value", _read_maps)):
         column = value.field(name)
         if column.null_count < len(column):
@@ -107,6 +106,12 @@ def _entries_inexact(pairs: pa.StructArray, types: npt.NDArray[np.uint8], values
     return inexact
 
 
+def _holds_nul(keys: pa.DictionaryArray) -> Bools:
+    """Keys that the engine cuts at their NUL."""
+    holds = pc.match_substring(keys.dictionary, "\0").to_numpy(zero_copy_only=False)
+    return holds[keys.indices.to_numpy(zero_copy_only=False)]
+
+
 def _read_arrays(column: pa.Array, types: npt.NDArray[np.uint8], values: dict[ValueType, pa.Array]) -> Bools:
     """Serialised ArrayValues: lists of strings become STRINGS, any other JSON."""
     encoded = column.dictionary_encode()
@@ -154,19 +159,18 @@ def _read_nested(
 
 
 def _array_json(message: bytes) -> tuple[str, bool]:
-    return _json_of(lambda: AnyValue(array_value=ArrayValue.FromString(message)))
+    array = parsed(ArrayValue, message)
+    return _json_of(None if array is None else AnyValue(array_value=array))
 
 
 def _map_json(message: bytes) -> tuple[str, bool]:
-    return _json_of(lambda: AnyValue(kvlist_value=KeyValueList.FromString(message)))
+    kvlist = parsed(KeyValueList, message)
+    return _json_of(None if kvlist is None else AnyValue(kvlist_value=kvlist))
 
 
-def _json_of(parse: Callable[[], AnyValue]) -> tuple[str, bool]:
+def _json_of(value: AnyValue | None) -> tuple[str, bool]:
     """JSON text of a nested value, and whether it says all of it."""
-    try:
-        plain, exact = _plain(parse(), DEPTH_MAX)
-    except DecodeError:
-        return "null", False
+    plain, exact = (None, False) if value is None else _plain(value, DEPTH_MAX)
     return orjson.dumps(plain).decode(), exact
 
 
@@ -180,7 +184,7 @@ def _plain(value: AnyValue, depth: int) -> tuple[Any, bool]:
         return (value.double_value if finite else str(value.double_value)), finite
     if kind == "bytes_value":
         return b64encode(value.bytes_value).decode(), False
-    if kind is None or depth == 0:
+    if kind not in ("array_value", "kvlist_value") or depth == 0:
         return None, False
     if kind == "array_value":
         items = [_plain(item, depth - 1) for item in value.array_value.values]
@@ -188,7 +192,8 @@ def _plain(value: AnyValue, depth: int) -> tuple[Any, bool]:
     pairs = value.kvlist_value.values
     members = {pair.key: _plain(pair.value, depth - 1) for pair in pairs}
     plain = {key: member for key, (member, _) in members.items()}
-    return plain, len(members) == len(pairs) and all(exact for _, exact in members.values())
+    exact = len(members) == len(pairs) and not any(pair.key_strindex or "\0" in pair.key for pair in pairs)
+    return plain, exact and all(exact for _, exact in members.values())
 
 
 def _owners_of(flags: Bools, offsets: npt.NDArray[np.int64]) -> Bools:

@@ -7,7 +7,7 @@ the same on the wire, and read further only where they occur.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import ptars
 import pyarrow as pa
@@ -22,6 +22,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 Edit = Callable[[FieldDescriptorProto], None]
+M = TypeVar("M", bound=Message)
 
 
 class Undecodable(ValueError):
@@ -60,10 +61,27 @@ def repaired(request: bytes) -> tuple[bytes, str]:
         pass
     try:
         message = _REQUEST_WITH_BYTES.FromString(request)
-    except DecodeError as error:
-        raise Undecodable(f"not a serialised ExportTraceServiceRequest: {error}") from error
+    except DecodeError:
+        REQUESTS.decode([request])  # columns can hold what nests deeper than protobuf's parser goes
+        return request, ""
     _make_utf8(message)
     return message.SerializeToString(), "text that is not UTF-8 was kept with U+FFFD in place of the bad bytes"
+
+
+def parsed(message_type: type[M], message: bytes) -> M | None:
+    """The message, None where protobuf's own parser does not read it, mostly for nesting deeper than it goes.
+
+    Raises Undecodable where only text that is not UTF-8 is in the way: `repaired` mends that.
+    """
+    try:
+        return message_type.FromString(message)
+    except DecodeError:
+        pass
+    try:
+        GetMessageClass(_BYTES.FindMessageTypeByName(message_type.DESCRIPTOR.full_name)).FromString(message)
+    except DecodeError:
+        return None
+    raise Undecodable("text that is not UTF-8")
 
 
 def _make_utf8(message: Message) -> None:

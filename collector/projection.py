@@ -19,13 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from ..storage.batch import EventParts, Origins, SpanBatch
 from .attributes import flatten, from_messages
 from .classification import classify
 from .conventions import TEXTS
-from .otlp import LINKS, LOGS, REQUESTS, RESOURCES, SCOPES, SPANS, MessageColumns, Undecodable, repaired
+from .otlp import LINKS, LOGS, REQUESTS, RESOURCES, SCOPES, SPANS, MessageColumns, Undecodable, parsed, repaired
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -53,9 +52,23 @@ class Reading:
 
 
 def read_requests(requests: list[bytes]) -> Reading:
-    """Serialised ExportTraceServiceRequests into one batch. A bad one harms no other."""
-    fates = [Fate() for _ in requests]
-    tree, number_of_row = _decoded(requests, fates)
+    """Serialised ExportTraceServiceRequests into one batch. A bad one harms no other.
+
+    They are decoded together, and one by one where that fails, so that what is wrong shows in the fate of the request
+    that it is wrong with.
+    """
+    try:
+        tree = _Tree(REQUESTS.decode(requests))
+        if not _has_ambiguous_values(tree):
+            return _read(tree, list(range(len(requests))), [Fate() for _ in requests])
+    except Undecodable:
+        pass
+    return _read(*_repaired(requests))
+
+
+def _read(tree: _Tree, number_of_row: list[int], fates: list[Fate]) -> Reading:
+    """What `tree` holds, of which row i is request `number_of_row[i]`; `fates` is what became of the requests so far.
+    Raises Undecodable for nested text that is not UTF-8."""
     for row, reason in _refusals(tree.spans).items():
         number = number_of_row[int(tree.request_of_span[row])]
         fates[number] = replace(fates[number], rejections=(*fates[number].rejections, reason))
@@ -64,15 +77,9 @@ def read_requests(requests: list[bytes]) -> Reading:
     return Reading(_batch(tree) if len(tree.spans) else None, fates)
 
 
-def _decoded(requests: list[bytes], fates: list[Fate]) -> tuple[_Tree, list[int]]:
-    """The requests that can be read, one a row, and which each row is. They are decoded together, and one by one where
-    that fails, so that what is wrong shows in the fate of the request that it is wrong with."""
-    try:
-        together = _Tree(REQUESTS.decode(requests))
-        if not _has_ambiguous_values(together):
-            return together, list(range(len(requests)))
-    except Undecodable:
-        pass
+def _repaired(requests: list[bytes]) -> tuple[_Tree, list[int], list[Fate]]:
+    """The requests that can be read, one a row, which each row is, and the fates so far."""
+    fates = [Fate() for _ in requests]
     good: list[tuple[int, bytes]] = []
     for number, request in enumerate(requests):
         try:
@@ -82,7 +89,8 @@ def _decoded(requests: list[bytes], fates: list[Fate]) -> tuple[_Tree, list[int]
         else:
             good.append((number, canonical))
             fates[number] = Fate(warning=warning)
-    return _Tree(REQUESTS.decode([canonical for _, canonical in good])), [number for number, _ in good]
+    tree = _Tree(REQUESTS.decode([canonical for _, canonical in good]))
+    return tree, [number for number, _ in good], fates
 
 
 class _Tree:
@@ -198,7 +206,7 @@ def _logs(spans: pa.StructArray) -> EventParts:
         "time_unix_nano": pa.array(_times(logs.field("time_unix_nano"))),
         "name": logs.field("name"),
         "dropped_attributes_count": logs.field("dropped_attributes_count"),
-        "otlp_residue": _residues(logs, LOGS, Span.Event, attributes.inexact | late),
+        "otlp_residue": _residues(logs, LOGS, ("time_unix_nano", "attributes"), attributes.inexact | late),
     }
     return EventParts(pa.table(columns), attributes.columns)
 
@@ -217,7 +225,7 @@ def _links(spans: pa.StructArray) -> EventParts:
         "trace_state": _where(pc.not_equal(links.field("trace_state"), ""), links.field("trace_state")),
         "flags": links.field("flags"),
         "dropped_attributes_count": links.field("dropped_attributes_count"),
-        "otlp_residue": _residues(links, LINKS, Span.Link, inexact),
+        "otlp_residue": _residues(links, LINKS, ("trace_id", "span_id", "attributes"), inexact),
     }
     return EventParts(pa.table(columns), attributes.columns)
 
@@ -257,7 +265,7 @@ class _Origins:
 
 @lru_cache(maxsize=4096)
 def _read_resource(message: bytes | None, schema_url: str) -> dict[str, Any]:
-    resource = Resource.FromString(message or b"")
+    resource = parsed(Resource, message or b"") or Resource()
     texts = {pair.key: pair.value.string_value for pair in resource.attributes}
     origin = _origin(message, schema_url, resource)
     return origin | {
@@ -268,7 +276,7 @@ def _read_resource(message: bytes | None, schema_url: str) -> dict[str, Any]:
 
 @lru_cache(maxsize=4096)
 def _read_scope(message: bytes | None, schema_url: str) -> dict[str, Any]:
-    scope = InstrumentationScope.FromString(message or b"")
+    scope = parsed(InstrumentationScope, message or b"") or InstrumentationScope()
     return _origin(message, schema_url, scope) | {"name": scope.name or None, "version": scope.version or None}
 
 
@@ -322,29 +330,17 @@ def _span_residues(spans: pa.StructArray, inexact: Bools) -> pa.Array:
         zero_copy_only=False
     )
     late = _beyond(spans.field("start_time_unix_nano")) | _beyond(spans.field("end_time_unix_nano"))
-    return _residues(spans, SPANS, Span, inexact | zero_parent | late)
+    fields = ("parent_span_id", "start_time_unix_nano", "end_time_unix_nano", "attributes")
+    return _residues(spans, SPANS, fields, inexact | zero_parent | late)
 
 
-# What a residue holds: every field that its columns may not be able to say.
-_RESIDUE_FIELDS = {
-    Span: ("parent_span_id", "start_time_unix_nano", "end_time_unix_nano", "attributes"),
-    Span.Event: ("time_unix_nano", "attributes"),
-    Span.Link: ("trace_id", "span_id", "attributes"),
-}
-
-
-def _residues(rows: pa.StructArray, columns: MessageColumns, message: Any, inexact: Bools) -> pa.Array:
-    """Per row null, or where the columns are inexact the fields that they cannot say, as a serialised message."""
+def _residues(rows: pa.StructArray, columns: MessageColumns, fields: tuple[str, ...], inexact: Bools) -> pa.Array:
+    """Per row null, or where the columns are inexact these fields, as a serialised message."""
     residues: list[bytes | None] = [None] * len(rows)
     at = np.flatnonzero(inexact)
-    if not len(at):
-        return pa.array(residues, pa.binary())
-    dropped = [field.name for field in message.DESCRIPTOR.fields if field.name not in _RESIDUE_FIELDS[message]]
-    for row, encoded in zip(at.tolist(), columns.encode(rows.take(pa.array(at))), strict=True):
-        residue = message.FromString(encoded)
-        for name in dropped:
-            residue.ClearField(name)
-        residues[row] = residue.SerializeToString()
+    said = pa.StructArray.from_arrays([rows.field(name) for name in fields], fields).take(pa.array(at))
+    for row, encoded in zip(at.tolist(), columns.encode(said), strict=True):
+        residues[row] = encoded
     return pa.array(residues, pa.binary())
 
 

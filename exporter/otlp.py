@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource as OtlpResource
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, TracesData
 from sqlalchemy import RowMapping, Select, select
 
@@ -78,11 +80,9 @@ def _block(reader: Reader, traces: TracesData, resource_id: int, scope_id: int) 
     of_resource = traces.resource_spans.add(schema_url=resource["schema_url"] or "")
     of_scope = of_resource.scope_spans.add(schema_url=scope["schema_url"] or "")
     if resource["otlp"] is not None:
-        of_resource.resource.SetInParent()
-        of_resource.resource.ParseFromString(resource["otlp"])
+        of_resource.resource.CopyFrom(_parsed(OtlpResource, resource["otlp"]) or OtlpResource())
     if scope["otlp"] is not None:
-        of_scope.scope.SetInParent()
-        of_scope.scope.ParseFromString(scope["otlp"])
+        of_scope.scope.CopyFrom(_parsed(InstrumentationScope, scope["otlp"]) or InstrumentationScope())
     return of_scope
 
 
@@ -119,14 +119,23 @@ def _fill_link(link: Span.Link, row: RowMapping) -> None:
 
 def _fill_attributes(message: Any, row: RowMapping, message_type: Any) -> None:
     """The attributes, or whatever the residue says instead of the columns."""
-    if row["otlp_residue"] is None:
+    residue = None if row["otlp_residue"] is None else _parsed(message_type, row["otlp_residue"])
+    if residue is None:
         message.attributes.extend(_key_values(row["attributes"]))
         return
-    for field, value in message_type.FromString(row["otlp_residue"]).ListFields():
+    for field, value in residue.ListFields():
         if field.is_repeated:
             getattr(message, field.name).extend(value)
         else:
             setattr(message, field.name, value)
+
+
+def _parsed(message_type: Any, message: bytes) -> Any:
+    """None for what nests deeper than protobuf's own parser goes: then the columns say what can be said."""
+    try:
+        return message_type.FromString(message)
+    except DecodeError:
+        return None
 
 
 def _key_values(attributes: Mapping[str, Any]) -> Iterable[KeyValue]:

@@ -1,0 +1,359 @@
+"""Whatever OTLP can say comes back equal, however it was grouped and wherever it was read.
+
+Arbitrary requests go through a real intake into a real store; what the store gives back as OTLP is compared with what
+protobuf's own parser says of the requests. Of what OTLP gives no meaning to, the order of attributes and how spans were
+divided into blocks may differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+from uuid import UUID
+
+import pytest
+from google.protobuf import text_format
+from google.protobuf.message import DecodeError, Message
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import (
+    AnyValue,
+    ArrayValue,
+    EntityRef,
+    InstrumentationScope,
+    KeyValue,
+    KeyValueList,
+)
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status, TracesData
+
+from clew.collector.conventions import DOUBLES, EVENT_TYPE_RULES, INTEGERS, TEXTS
+from clew.collector.intake import Intake
+from clew.collector.projection import Reading, read_requests
+from clew.collector.worker import WORTH_SENDING_BYTES, WorkerReader
+from clew.exporter.otlp import run_as_otlp
+from clew.storage import AttributeColumns, Store
+
+TIMEOUT_S = 60
+FREQUENT_OWNERS = 40
+DETERMINISTIC = settings(derandomize=True, database=None, deadline=None, max_examples=60)
+
+# --- arbitrary OTLP ---------------------------------------------------------------------------------------------------
+
+texts = st.text(max_size=12) | st.sampled_from(["", "\0", "a\0b", "𝔘𓀀", "é", "\ufeff", "null", "{}"])
+known_keys = sorted(
+    {key for table in (TEXTS, INTEGERS, DOUBLES) for keys in table.values() for key in keys}
+    | {key for key, _ in EVENT_TYPE_RULES}
+    | {"service.name"}
+)
+keys = (
+    st.sampled_from(["", "a", "A", "a\0", "a\0b", "\0", "é", "É", "a.b", '"', "'"])
+    | texts
+    | st.sampled_from(known_keys)
+)
+int64s = st.sampled_from([0, -(2**63), 2**63 - 1, 2**53 + 1]) | st.integers(-(2**63), 2**63 - 1)
+uint32s = st.sampled_from([0, 1, 0x301, 2**31, 2**32 - 1]) | st.integers(0, 2**32 - 1)
+times = st.sampled_from([0, 1, 1_700_000_000_123_456_789, 2**63 - 1, 2**63, 2**64 - 1]) | st.integers(0, 2**64 - 1)
+enums = st.integers(0, 6) | st.sampled_from([-1, 99, 2**31 - 1, -(2**31)])
+some_ids = st.binary(max_size=20) | st.sampled_from([bytes(8), bytes(16), b"\x80" + bytes(7), b"\xff" * 16])
+span_ids = st.binary(min_size=8, max_size=8).filter(any)
+parent_ids = st.sampled_from([b"", bytes(8), b"\x80" + bytes(7), b"\xff" * 8]) | span_ids
+
+
+def pairs_of(inner: st.SearchStrategy[AnyValue]) -> st.SearchStrategy[KeyValue]:
+    return st.builds(KeyValue, key=keys, value=st.none() | inner, key_strindex=st.just(0) | st.sampled_from([0, 7]))
+
+
+scalars = st.one_of(
+    st.just(AnyValue()),
+    st.builds(AnyValue, string_value=texts),
+    st.builds(AnyValue, bool_value=st.booleans()),
+    st.builds(
+        AnyValue, int_value=st.sampled_from([0, -(2**63), 2**63 - 1, 2**53 + 1]) | st.integers(-(2**63), 2**63 - 1)
+    ),
+    st.builds(AnyValue, double_value=st.sampled_from([math.nan, math.inf, -math.inf, -0.0, 5e-324]) | st.floats()),
+    st.builds(AnyValue, bytes_value=st.binary(max_size=8)),
+    st.builds(AnyValue, string_value_strindex=st.sampled_from([0, 1, -1])),
+)
+
+
+def nested(inner: st.SearchStrategy[AnyValue]) -> st.SearchStrategy[AnyValue]:
+    arrays = st.builds(ArrayValue, values=st.lists(inner, max_size=3))
+    maps = st.builds(KeyValueList, values=st.lists(pairs_of(inner), max_size=3))
+    return st.builds(AnyValue, array_value=arrays) | st.builds(AnyValue, kvlist_value=maps)
+
+
+values = st.recursive(scalars, nested, max_leaves=6)
+attributes = st.lists(pairs_of(values), max_size=4)
+entity_refs = st.builds(
+    EntityRef,
+    schema_url=texts,
+    type=texts,
+    id_keys=st.lists(texts, max_size=2),
+    description_keys=st.lists(texts, max_size=2),
+)
+resources = st.builds(
+    Resource,
+    attributes=attributes,
+    dropped_attributes_count=uint32s,
+    entity_refs=st.lists(entity_refs, max_size=2),
+)
+scopes = st.builds(
+    InstrumentationScope, name=texts, version=texts, attributes=attributes, dropped_attributes_count=uint32s
+)
+span_events = st.builds(
+    Span.Event, time_unix_nano=times, name=texts, attributes=attributes, dropped_attributes_count=uint32s
+)
+span_links = st.builds(
+    Span.Link,
+    trace_id=some_ids,
+    span_id=some_ids,
+    trace_state=texts,
+    attributes=attributes,
+    dropped_attributes_count=uint32s,
+    flags=uint32s,
+)
+spans = st.builds(
+    Span,
+    trace_id=st.sampled_from([b"\x01", b"\x80", b"\xff"]).map(lambda first: first + bytes(15)),
+    span_id=span_ids,
+    trace_state=texts,
+    parent_span_id=parent_ids,
+    flags=uint32s,
+    name=texts,
+    kind=enums,
+    start_time_unix_nano=times,
+    end_time_unix_nano=times,
+    attributes=attributes,
+    dropped_attributes_count=uint32s,
+    events=st.lists(span_events, max_size=2),
+    dropped_events_count=uint32s,
+    links=st.lists(span_links, max_size=2),
+    dropped_links_count=uint32s,
+    status=st.none() | st.builds(Status, message=texts, code=enums),
+)
+places = st.tuples(st.integers(0, 2), st.integers(0, 1), st.integers(0, 1))
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> list[ExportTraceServiceRequest]:
+    """Up to three requests with up to two resources of up to two scopes each; every span's id is its own."""
+    drawn = draw(st.lists(spans, max_size=4, unique_by=lambda span: span.span_id))
+    drawn += _crowd(drawn, draw(st.sampled_from([0, 0, FREQUENT_OWNERS])))
+    blocks: dict[tuple[int, ...], Any] = {}
+    built = [ExportTraceServiceRequest() for _ in range(draw(st.integers(1, 3)))]
+    for span, place in zip(drawn, draw(st.lists(places, min_size=len(drawn), max_size=len(drawn))), strict=True):
+        number = place[0] % len(built)
+        of_resource, of_scope = (number, place[1]), (number, *place[1:])
+        if of_resource not in blocks:
+            resource = draw(st.none() | resources)
+            blocks[of_resource] = built[number].resource_spans.add(resource=resource, schema_url=draw(texts))
+        if of_scope not in blocks:
+            scope = draw(st.none() | scopes)
+            blocks[of_scope] = blocks[of_resource].scope_spans.add(scope=scope, schema_url=draw(texts))
+        blocks[of_scope].spans.append(span)
+    return built
+
+
+def _crowd(models: list[Span], owners: int) -> list[Span]:
+    """So many spans of the models' attributes, under ids of their own: shapes frequent enough to be stored as such."""
+    taken = {model.span_id for model in models}
+    crowd = []
+    for number in range(owners if models else 0):
+        span = Span()
+        span.CopyFrom(models[number % min(2, len(models))])
+        span.span_id = b"crowd" + number.to_bytes(3, "big")
+        if span.span_id not in taken:
+            crowd.append(span)
+    return crowd
+
+
+# --- what is compared -------------------------------------------------------------------------------------------------
+
+Said = list[tuple[str, str, str, str, str]]
+
+
+def said_by(traces: ExportTraceServiceRequest | TracesData) -> Said:
+    """Every span with its resource, its scope and their schema URLs, as text that is equal where they are."""
+    return sorted(
+        (_text(span), *_presence(of_resource, "resource"), *_presence(of_scope, "scope"))
+        for of_resource in traces.resource_spans
+        for of_scope in of_resource.scope_spans
+        for span in of_scope.spans
+    )
+
+
+def _presence(block: ResourceSpans | ScopeSpans, name: str) -> tuple[str, str]:
+    return (_text(getattr(block, name)) if block.HasField(name) else "absent"), block.schema_url
+
+
+def _text(message: Message) -> str:
+    copy = type(message)()
+    copy.CopyFrom(message)
+    _sort_attributes(copy)
+    return text_format.MessageToString(copy)
+
+
+def _sort_attributes(message: Message) -> None:
+    for field, value in message.ListFields():
+        if field.message_type:
+            for inner in value if field.is_repeated else [value]:
+                _sort_attributes(inner)
+        if field.message_type is KeyValue.DESCRIPTOR:
+            value.sort(key=lambda pair: pair.SerializeToString(deterministic=True))
+
+
+def stored(store: Store, sent: list[ExportTraceServiceRequest]) -> Said:
+    """What the store says of every run that occurs in `sent`."""
+    run_ids = {s.trace_id for r in sent for b in r.resource_spans for c in b.scope_spans for s in c.spans}
+    said: Said = []
+    for run_id in run_ids:
+        if len(run_id) == 16 and any(run_id):
+            said += said_by(TracesData.FromString(run_as_otlp(store, UUID(bytes=run_id)) or b""))
+    return sorted(said)
+
+
+def in_runs_of_their_own(sent: list[ExportTraceServiceRequest], number: int) -> None:
+    """Gives the spans of each example trace ids that no other example has."""
+    for request in sent:
+        for block in request.resource_spans:
+            for scope_block in block.scope_spans:
+                for span in scope_block.spans:
+                    span.trace_id = span.trace_id[:8] + number.to_bytes(8, "big")
+
+
+@pytest.fixture(scope="module")
+def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    opened = Store.open(str(tmp_path_factory.mktemp("lossless") / "clew.duckdb"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def shared_intake(shared_store: Store) -> Iterator[Intake]:
+    intake = Intake(shared_store)
+    yield intake
+    intake.close()
+
+
+example_numbers = count(1)
+
+
+# --- the promises -----------------------------------------------------------------------------------------------------
+
+
+@given(sent=requests(), together=st.booleans())
+@DETERMINISTIC
+def test_every_span_comes_back_as_it_was_sent(
+    shared_store: Store, shared_intake: Intake, sent: list[ExportTraceServiceRequest], together: bool
+) -> None:
+    """Arbitrary requests, one by one through the intake or as one group, are read back equal, and nothing else is."""
+    in_runs_of_their_own(sent, next(example_numbers))
+    payloads = [request.SerializeToString() for request in sent]
+    if together:
+        batch = read_requests(payloads).batch
+        if batch is not None:
+            shared_store.write_spans(batch)
+    else:
+        outcomes = [answer.result(TIMEOUT_S) for answer in [shared_intake.accept(payload) for payload in payloads]]
+        assert [(outcome.rejected_spans, outcome.error_message) for outcome in outcomes] == [(0, "")] * len(sent)
+    assert stored(shared_store, sent) == sorted(said for request in sent for said in said_by(request))
+
+
+def _columns(attributes: AttributeColumns) -> list[object]:
+    values = {value_type: column.to_pylist() for value_type, column in attributes.values.items()}
+    return [attributes.offsets.tolist(), attributes.keys.to_pylist(), attributes.types.tolist(), values]
+
+
+def _content(reading: Reading) -> str:
+    batch = reading.batch
+    if batch is None:
+        return repr(reading.fates)
+    parts = [(part.table.to_pydict(), _columns(part.attributes)) for part in (batch.logs, batch.links)]
+    origins = [(origin.table.to_pydict(), _columns(origin.attributes)) for origin in (batch.resources, batch.scopes)]
+    return repr([batch.events.to_pydict(), _columns(batch.attributes), parts, origins, reading.fates])
+
+
+def _large_group() -> list[ExportTraceServiceRequest]:
+    """Requests each of which is worth sending to the worker, with attributes of every kind."""
+    kinds = AnyValue(
+        kvlist_value=KeyValueList(
+            values=[
+                KeyValue(key="list", value=AnyValue(array_value=ArrayValue(values=[AnyValue(string_value="x")]))),
+                KeyValue(key="nan", value=AnyValue(double_value=math.nan)),
+                KeyValue(key="bytes", value=AnyValue(bytes_value=b"\0\xff")),
+            ]
+        )
+    )
+    sent = [ExportTraceServiceRequest() for _ in range(3)]
+    for number in range(1200):
+        span = Span(trace_id=b"\x07" + bytes(15), span_id=(number + 1).to_bytes(8, "big"), name=f"span {number}")
+        span.start_time_unix_nano, span.end_time_unix_nano = 10**18 + number, 10**18 + 2 * number
+        span.attributes.add(key="text", value=AnyValue(string_value="x" * 100))
+        span.attributes.add(key="nested", value=kinds)
+        span.events.add(name="moment", time_unix_nano=number)
+        span.links.add(trace_id=span.trace_id, span_id=b"short")
+        block = sent[number % 3].resource_spans.add(schema_url="https://example.org")
+        block.scope_spans.add().spans.append(span)
+    return sent
+
+
+def test_the_worker_reads_as_the_server_does() -> None:
+    """A group read in the worker process is the very batch, with the very fates, that reading it here gives."""
+    sent = _large_group()
+    sent[1].resource_spans.add().scope_spans.add().spans.add(trace_id=b"short", span_id=bytes(8), name="refused")
+    payloads = [request.SerializeToString() for request in sent]
+    assert sum(map(len, payloads)) > WORTH_SENDING_BYTES
+    worker = WorkerReader()
+    try:
+        assert _content(worker.read(payloads)) == _content(read_requests(payloads))
+    finally:
+        worker.close()
+
+
+def test_large_requests_come_back_as_they_were_sent(shared_store: Store, shared_intake: Intake) -> None:
+    """So do spans that the worker read."""
+    sent = _large_group()
+    in_runs_of_their_own(sent, next(example_numbers))
+    for request in sent:
+        payload = request.SerializeToString()
+        assert len(payload) > WORTH_SENDING_BYTES
+        assert shared_intake.accept(payload).result(TIMEOUT_S).rejected_spans == 0
+    assert stored(shared_store, sent) == sorted(said for request in sent for said in said_by(request))
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> bytes:
+    """A request of which a few bytes were changed, put in or taken out."""
+    sent = draw(requests())
+    data = bytearray(sent[0].SerializeToString()[:400])
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, len(data)))
+        match draw(st.sampled_from(["change", "put in", "take out", "cut off"])):
+            case "change":
+                data[at : at + 1] = draw(st.binary(min_size=1, max_size=1))
+            case "put in":
+                data[at:at] = draw(st.binary(min_size=1, max_size=4))
+            case "take out":
+                del data[at : at + draw(st.integers(1, 4))]
+            case _:
+                del data[at:]
+    return bytes(data)
+
+
+@given(request=mutated())
+@settings(DETERMINISTIC, max_examples=200)
+def test_broken_bytes_are_read_as_protobuf_reads_them(request: bytes) -> None:
+    """What protobuf's own parser takes is taken, span for span; what it does not is refused, or mended with a word."""
+    reading = read_requests([request])
+    [fate] = reading.fates
+    try:
+        canonical = ExportTraceServiceRequest.FromString(request).SerializeToString()
+    except DecodeError:
+        assert fate.malformed or fate.warning or reading.batch is None
+        return
+    assert (fate.malformed, fate.warning) == ("", "")
+    assert _content(reading) == _content(read_requests([canonical]))
