@@ -86,9 +86,10 @@ class Writer:
             self._insert_origins(name, origins)
         known_runs = self._write_runs(batch.events, write_runs)
         settlement = settle(batch.events, self._namesakes(batch.events, known_runs))
+        replaced = [(run_id, self._delete_event(run_id, event_id)) for run_id, event_id in settlement.replaced]
         self._insert_events(batch, settlement)
-        if not settlement.keep.all() or settlement.replaced:
-            self._correct(batch.events, settlement)
+        if not settlement.keep.all() or replaced:
+            self._correct(batch.events, settlement, replaced)
         for name, parts in (("event_logs", batch.logs), ("event_links", batch.links)):
             self._insert_parts(name, parts, batch.events, settlement)
         stored = int(settlement.keep.sum())
@@ -144,15 +145,15 @@ class Writer:
         events = events.append_column("otel_span_id", pa.array(otel_span_ids, mask=unshared))
         if len(kept) < events.num_rows:
             events = events.take(pa.array(kept))
-        for run_id, event_id in settlement.replaced:
-            self._delete_event(run_id, event_id)
         if len(kept):
             self._insert("execution_events", events, _attributes_of(batch.attributes, kept))
 
-    def _delete_event(self, run_id: bytes, event_id: int) -> None:
-        for table, key in (("execution_events", "id"), ("event_logs", "event_id"), ("event_links", "event_id")):
-            statement = f"DELETE FROM {table} WHERE run_id = ?::BLOB::UUID AND {key} = ?"  # noqa: S608 our own names
+    def _delete_event(self, run_id: bytes, event_id: int) -> str:
+        """Returns the status that the event had."""
+        for statement in _DELETE_PARTS:
             self._connection.execute(statement, [run_id, event_id])
+        [[status]] = self._connection.execute(_DELETE_EVENT, [run_id, event_id]).fetchall()
+        return str(status)
 
     def _insert_parts(self, table: str, parts: EventParts, events: pa.Table, settlement: Settlement) -> None:
         rows = parts.table["event_row"].to_numpy()
@@ -166,16 +167,16 @@ class Writer:
         columns = columns.append_column("event_started_at_unix_nano", events["started_at_unix_nano"].take(of_event))
         self._insert(table, columns, _attributes_of(parts.attributes, kept))
 
-    def _correct(self, events: pa.Table, settlement: Settlement) -> None:
-        """Takes what was not new off the runs' counts."""
+    def _correct(self, events: pa.Table, settlement: Settlement, replaced: list[tuple[bytes, str]]) -> None:
+        """Takes what was not new, and the `replaced` (run id, status), off the runs' counts."""
         gone = events.select(["run_id", "status"]).filter(pa.array(~settlement.keep))
-        replaced = pa.table(
+        no_more = pa.table(
             {
-                "run_id": pa.array([run_id for run_id, _ in settlement.replaced], pa.binary(16)),
-                "status": pa.array(["running"] * len(settlement.replaced), pa.string()),
+                "run_id": pa.array([run_id for run_id, _ in replaced], pa.binary(16)),
+                "status": pa.array([status for _, status in replaced], pa.string()),
             }
         )
-        with self._registered(gone=pa.concat_tables([gone, replaced])):
+        with self._registered(gone=pa.concat_tables([gone, no_more])):
             self._connection.execute(_CORRECT_COUNTS)
 
     def _insert(self, table: str, rows: pa.Table, attributes: AttributeColumns, conflict: str = "") -> None:
@@ -190,11 +191,10 @@ class Writer:
     def _registered(self, **tables: pa.Table) -> Iterator[None]:
         for name, table in tables.items():
             self._connection.register(name, table)
-        try:
-            yield
-        finally:
-            for name in tables:
-                self._connection.unregister(name)
+        yield
+        # Not after an error: an aborted transaction refuses this too, and would hide what went wrong.
+        for name in tables:
+            self._connection.unregister(name)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -296,6 +296,12 @@ _NAMESAKES = """
       AND e.run_id IN (SELECT id::UUID FROM known_runs)
       AND (e.run_id, coalesce(e.otel_span_id, e.id)) IN (SELECT run_id::UUID, id FROM events)
 """
+
+_DELETE_PARTS = [
+    f"DELETE FROM {table} WHERE run_id = ?::BLOB::UUID AND event_id = ?"  # noqa: S608 our own names
+    for table in ("event_logs", "event_links")
+]
+_DELETE_EVENT = "DELETE FROM execution_events WHERE run_id = ?::BLOB::UUID AND id = ? RETURNING status"
 
 _CORRECT_COUNTS = """
     UPDATE workflow_runs SET event_count = event_count - gone_by_run.events,
