@@ -1,8 +1,7 @@
 """From request to commit: the queue, the group and the answer.
 
 Group commit without a timer: everything that waits, up to a bound, becomes one batch, is stored in one transaction and
-answered. An idle server commits a single span at once; under load groups grow by themselves. While one group is being
-stored, the next is already being read. A group that fails is tried again request
+answered. An idle server commits a single span at once; under load groups grow by themselves. A group that fails is tried again request
 by request, so that one bad request harms no other.
 """
 
@@ -12,7 +11,6 @@ import threading
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass
-from queue import Queue
 from time import perf_counter
 from typing import Protocol
 
@@ -20,10 +18,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ..storage import SpanBatch, StorageError, WriteOutcome
 from .projection import Fate, Reading
-from .worker import WorkerReader
+from .worker import WORTH_SENDING_BYTES, ReadElsewhere, Reader, ReadHere
 
 QUEUE_BYTES_MAX = 256 << 20
-GROUP_BYTES_MIN = 256 << 10
 GROUP_BYTES_MAX = 16 << 20
 RETRY_AFTER_S = 1.0
 REJECTIONS_NAMED_MAX = 5
@@ -73,10 +70,10 @@ class _Request:
 
 @dataclass(frozen=True)
 class _Group:
-    """Requests that are stored together, and what was read of them, or why they could not be read."""
+    """Requests that are stored together, and their reading under way."""
 
     requests: list[_Request]
-    reading: Reading | BaseException
+    reading: ReadHere | ReadElsewhere
 
 
 class Intake:
@@ -96,14 +93,9 @@ class Intake:
         self._closing = False
         self._changed = threading.Condition()
         self._metrics = _Metrics(registry or CollectorRegistry())
-        self._reader = WorkerReader()
-        self._read: Queue[_Group | None] = Queue(maxsize=1)
-        self._threads = [
-            threading.Thread(target=self._read_groups, name="clew-read"),
-            threading.Thread(target=self._store_groups, name="clew-store"),
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._reader = Reader()
+        self._thread = threading.Thread(target=self._run, name="clew-intake")
+        self._thread.start()
 
     def accept(self, request: bytes) -> Future[Outcome]:
         """Takes a serialised ExportTraceServiceRequest; the future resolves after the commit, or carries Malformed or
@@ -125,37 +117,36 @@ class Intake:
         with self._changed:
             self._closing = True
             self._changed.notify()
-        for thread in self._threads:
-            thread.join()
+        self._thread.join()
         self._reader.close()
 
     def _account(self, payload_bytes: int) -> None:
         self._queue_bytes += payload_bytes
         self._metrics.queue_bytes.set(self._queue_bytes)
 
-    def _read_groups(self) -> None:
-        while requests := self._next_group():
-            self._read.put(self._group(requests))
-        self._read.put(None)
+    def _run(self) -> None:
+        """Stores one group after the other. A large one is read by the worker while the one before is stored; a small
+        one is not chosen before it can be stored, since the longer it grows the less its commit costs each request."""
+        ahead: _Group | None = None
+        while True:
+            reading = _outcome_of(ahead.reading) if ahead else None
+            requests = self._next_group(wait=ahead is None)
+            if not requests and ahead is None:
+                return
+            chosen = _Group(requests, self._reader.start([request.payload for request in requests]))
+            if ahead and reading:
+                self._finish(ahead.requests, reading)
+            ahead = chosen if chosen.reading.elsewhere else None
+            if not ahead:
+                self._finish(requests, _outcome_of(chosen.reading))
 
-    def _store_groups(self) -> None:
-        while group := self._read.get():
-            self._store(group)
-            with self._changed:
-                self._account(-sum(len(request.payload) for request in group.requests))
-
-    def _group(self, requests: list[_Request]) -> _Group:
-        try:
-            return _Group(requests, self._reader.read([request.payload for request in requests]))
-        except BaseException as error:  # noqa: BLE001 the senders must be answered, even after a panic in native code
-            return _Group(requests, error)
-
-    def _next_group(self) -> list[_Request]:
-        """What waits, up to half of all that is here, so that one half can be read while the other is stored; empty
-        once closed and finished."""
+    def _next_group(self, *, wait: bool) -> list[_Request]:
+        """What waits: all of it where that is little, else half of what is here, so that one half can be read while the
+        other is stored. Empty when nothing waits, or once closed and finished."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closing)
-            share = min(max(self._queue_bytes // 2, GROUP_BYTES_MIN), GROUP_BYTES_MAX)
+            if wait:
+                self._changed.wait_for(lambda: self._waiting or self._closing)
+            share = min(max(self._queue_bytes // 2 + 1, WORTH_SENDING_BYTES), GROUP_BYTES_MAX)
             group: list[_Request] = []
             size = 0
             while self._waiting and size < share:
@@ -163,32 +154,39 @@ class Intake:
                 size += len(group[-1].payload)
             return group
 
-    def _store(self, group: _Group) -> None:
+    def _finish(self, requests: list[_Request], reading: Reading | BaseException) -> None:
+        """Stores what was read of the requests, answers them and gives their bytes back to the queue."""
+        if requests:
+            self._store(requests, reading)
+            with self._changed:
+                self._account(-sum(len(request.payload) for request in requests))
+
+    def _store(self, requests: list[_Request], reading: Reading | BaseException) -> None:
         began = perf_counter()
         try:
-            fates = self._committed(group)
+            fates = self._committed(reading)
         except BaseException as error:  # noqa: BLE001 the senders must be answered, even after a panic in native code
-            self._store_one_by_one(group, error)
+            self._store_one_by_one(requests, error)
             return
         self._metrics.commit_seconds.observe(perf_counter() - began)
-        for request, fate in zip(group.requests, fates, strict=True):
+        for request, fate in zip(requests, fates, strict=True):
             _answer(request, Malformed(fate.malformed) if fate.malformed else _outcome(fate))
 
-    def _committed(self, group: _Group) -> list[Fate]:
-        if isinstance(group.reading, BaseException):
-            raise group.reading
-        if group.reading.batch is not None:
-            self._metrics.count(self._sink.write_spans(group.reading.batch))
-        self._metrics.rejected(sum(len(fate.rejections) for fate in group.reading.fates))
-        return group.reading.fates
+    def _committed(self, reading: Reading | BaseException) -> list[Fate]:
+        if isinstance(reading, BaseException):
+            raise reading
+        if reading.batch is not None:
+            self._metrics.count(self._sink.write_spans(reading.batch))
+        self._metrics.rejected(sum(len(fate.rejections) for fate in reading.fates))
+        return reading.fates
 
-    def _store_one_by_one(self, group: _Group, error: BaseException) -> None:
-        if len(group.requests) > 1:
-            for request in group.requests:
-                self._store(self._group([request]))
+    def _store_one_by_one(self, requests: list[_Request], error: BaseException) -> None:
+        if len(requests) > 1:
+            for request in requests:
+                self._store([request], _outcome_of(ReadHere([request.payload])))
         else:
             self._metrics.failed.inc()
-            _answer(group.requests[0], _refusal(error))
+            _answer(requests[0], _refusal(error))
 
 
 class _Metrics:
@@ -208,6 +206,13 @@ class _Metrics:
 
     def rejected(self, spans: int) -> None:
         self.spans.labels("rejected").inc(spans)
+
+
+def _outcome_of(reading: ReadHere | ReadElsewhere) -> Reading | BaseException:
+    try:
+        return reading.result()
+    except BaseException as error:  # noqa: BLE001 the senders must be answered, even after a panic in native code
+        return error
 
 
 def _answer(request: _Request, answer: Outcome | Refused) -> None:

@@ -1,4 +1,4 @@
-"""Reading requests in a process of its own.
+"""Reading requests, large groups of them in a process of its own.
 
 Decoding holds Python's global lock for as long as it takes, about as long as storing the same spans does: in one
 process the two would take turns, in two they overlap. A small group is read where it is, since the way there and back
@@ -10,7 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import signal
-import threading
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
@@ -23,38 +23,68 @@ class UnreadableGroup(Exception):
     """The worker could not read a group; read request by request, the one at fault shows."""
 
 
-class WorkerReader:
-    """Reads requests, large groups of them in a worker process, which ends with this one. For one thread at a time,
-    but `read` may be called from another while the worker is busy: that group is read where it is."""
+@dataclass(frozen=True)
+class ReadHere:
+    """Requests that are read when their reading is asked for."""
+
+    requests: list[bytes]
+    elsewhere = False
+
+    def result(self) -> Reading:
+        """See `projection.read_requests`."""
+        return read_requests(self.requests)
+
+
+@dataclass(frozen=True)
+class ReadElsewhere:
+    """Requests that the worker is reading."""
+
+    requests: list[bytes]
+    reader: Reader
+    elsewhere = True
+
+    def result(self) -> Reading:
+        """Waits for the reading. Raises UnreadableGroup."""
+        return self.reader.receive(self.requests)
+
+
+class Reader:
+    """Owns the worker process, which ends with this one. For one thread; one group at a time is with the worker: the
+    result of a reading is to be taken before the next is started."""
 
     def __init__(self) -> None:
-        self._process, self._connection = _started()
-        self._turn = threading.Lock()
+        self._process, self._line = _started()
 
-    def read(self, requests: list[bytes]) -> Reading:
-        """See `projection.read_requests`."""
-        if sum(map(len, requests)) < WORTH_SENDING_BYTES or not self._turn.acquire(blocking=False):
-            return read_requests(requests)
+    def start(self, requests: list[bytes]) -> ReadHere | ReadElsewhere:
+        """Begins to read the requests where that is quicker."""
+        if sum(map(len, requests)) < WORTH_SENDING_BYTES:
+            return ReadHere(requests)
         try:
-            return self._ask(requests)
+            self._line.send_bytes(pickle.dumps(requests, protocol=5))
+        except OSError:
+            self._restart()
+            return ReadHere(requests)
+        return ReadElsewhere(requests, self)
+
+    def receive(self, requests: list[bytes]) -> Reading:
+        """The worker's reading of the requests it was sent; read here where the worker has ended meanwhile."""
+        try:
+            answer = pickle.loads(self._line.recv_bytes())  # noqa: S301 from our own child
         except (EOFError, OSError):
-            self.close()
-            self._process, self._connection = _started()
+            self._restart()
             return read_requests(requests)
-        finally:
-            self._turn.release()
-
-    def close(self) -> None:
-        """Ends the worker."""
-        self._connection.close()
-        self._process.join()
-
-    def _ask(self, requests: list[bytes]) -> Reading:
-        self._connection.send_bytes(pickle.dumps(requests, protocol=5))
-        answer = pickle.loads(self._connection.recv_bytes())  # noqa: S301 from our own child
         if isinstance(answer, UnreadableGroup):
             raise answer
         return answer
+
+    def close(self) -> None:
+        """Ends the worker."""
+        self._line.close()
+        self._process.join()
+
+    def _restart(self) -> None:
+        self.close()
+        self._process, self._line = _started()
 
 
 def _started() -> tuple[SpawnProcess, Connection]:
