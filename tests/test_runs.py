@@ -1,0 +1,277 @@
+"""A run's row: what its events make of it, in whatever order they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import count, permutations
+from typing import Any
+from uuid import UUID
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
+from sqlalchemy import RowMapping, select
+
+from clew.collector.projection import read_requests
+from clew.storage import Session, Store, WorkflowRun
+from clew.storage.runs import DEFAULT_SESSION, run_deltas
+
+DETERMINISTIC = settings(derandomize=True, database=None, deadline=None, max_examples=100)
+RUN = UUID(int=7)
+
+
+def span(
+    number: int,
+    *,
+    parent: int = 0,
+    start: int = 100,
+    end: int = 200,
+    name: str = "work",
+    failed: bool = False,
+    service: str = "",
+    **attributes: str,
+) -> ResourceSpans:
+    """One span; in the attributes' names `__` stands for a dot."""
+    sent = Span(
+        trace_id=RUN.bytes,
+        span_id=number.to_bytes(8, "big"),
+        parent_span_id=parent.to_bytes(8, "big") if parent else b"",
+        name=name,
+        start_time_unix_nano=start,
+        end_time_unix_nano=end,
+        status=Status(code=Status.STATUS_CODE_ERROR if failed else Status.STATUS_CODE_UNSET),
+        attributes=[_pair(key.replace("__", "."), value) for key, value in attributes.items()],
+    )
+    block = ResourceSpans(scope_spans=[ScopeSpans(spans=[sent])])
+    if service:
+        block.resource.attributes.append(_pair("service.name", service))
+    return block
+
+
+def _pair(key: str, value: str) -> KeyValue:
+    return KeyValue(key=key, value=AnyValue(string_value=value))
+
+
+def send(store: Store, *spans: ResourceSpans) -> None:
+    """Stores the spans as one group."""
+    batch = read_requests([ExportTraceServiceRequest(resource_spans=spans).SerializeToString()]).batch
+    assert batch is not None
+    store.write_spans(batch)
+
+
+def run(store: Store, run_id: UUID = RUN) -> RowMapping:
+    with store.read() as reader:
+        [row] = reader.rows(select(WorkflowRun.__table__).where(WorkflowRun.id == run_id))
+        sessions = {session["id"] for session in reader.rows(select(Session.__table__))}
+    assert row["session_id"] in sessions
+    return row
+
+
+def test_a_run_is_as_its_root(store: Store) -> None:
+    """Name, agent and service are the root's, whatever starts before it."""
+    root = span(1, name="root", service="planner", gen_ai__agent__name="Planner")
+    send(store, span(2, parent=1, start=50, name="child", service="worker", gen_ai__agent__name="Worker"), root)
+    row = run(store)
+    assert (row["name"], row["agent"], row["service_name"]) == ("root", "Planner", "planner")
+    assert (row["root_event_id"], row["status"]) == (1, "completed")
+    assert (row["started_at_unix_nano"], row["last_started_at_unix_nano"]) == (50, 100)
+    assert (row["event_count"], row["error_count"], row["completed_at_unix_nano"]) == (2, 0, 200)
+
+
+def test_a_root_that_comes_late_names_the_run(store: Store) -> None:
+    """Until it comes the run is as its first event and running, for no root has ended."""
+    send(store, span(2, parent=1, name="child", service="worker", gen_ai__agent__name="Worker"))
+    early = run(store)
+    assert (early["name"], early["agent"], early["service_name"]) == ("child", "Worker", "worker")
+    assert (early["root_event_id"], early["status"]) == (None, "running")
+    send(store, span(1, name="root", service="planner", gen_ai__agent__name="Planner"))
+    late = run(store)
+    assert (late["name"], late["agent"], late["service_name"]) == ("root", "Planner", "planner")
+    assert (late["root_event_id"], late["status"]) == (1, "completed")
+
+
+def test_what_the_root_does_not_say_others_do(store: Store) -> None:
+    """A root without agent or service leaves those of the first event that has one."""
+    send(store, span(1, name="root"))
+    send(store, span(2, parent=1, service="worker", gen_ai__agent__name="Worker"))
+    row = run(store)
+    assert (row["name"], row["agent"], row["service_name"]) == ("root", "Worker", "worker")
+
+
+def test_a_run_without_a_root_keeps_running(store: Store) -> None:
+    """Its events may all have ended: what they belong to has not been heard of."""
+    send(store, span(2, parent=1), span(3, parent=2, failed=True))
+    row = run(store)
+    assert (row["status"], row["event_count"], row["error_count"]) == ("running", 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("roots", "status"),
+    [
+        ([{"end": 0}], "running"),
+        ([{}], "completed"),
+        ([{"failed": True}], "failed"),
+        ([{"failed": True, "end": 0}], "failed"),
+        ([{"end": 0}, {}], "completed"),
+        ([{}, {"failed": True}], "failed"),
+        ([{"failed": True}, {"end": 0}], "failed"),
+    ],
+)
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_status_is_the_roots(
+    store: Store, roots: list[dict[str, Any]], status: str, together: bool, reverse: bool
+) -> None:
+    """Failed when a root has failed, else completed when one has ended, in any order."""
+    spans = [span(number, **said) for number, said in enumerate(roots, start=1)]
+    spans.append(span(9, parent=1, failed=status == "completed"))
+    spans = spans[::-1] if reverse else spans
+    for group in [spans] if together else [[sent] for sent in spans]:
+        send(store, *group)
+    assert run(store)["status"] == status
+
+
+@pytest.mark.parametrize("key", ["session.id", "gen_ai.conversation.id"])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_run_belongs_to_the_session_that_is_named_first(store: Store, key: str, late: bool) -> None:
+    """A session that is named late takes the run out of `default`; a second one does not take it away."""
+    if late:
+        send(store, span(1))
+        assert run(store)["session_id"] == DEFAULT_SESSION
+    send(store, span(2, parent=1, start=101, **{key: "mine"}))
+    send(store, span(3, parent=1, start=102, **{key: "another"}), span(4, parent=1))
+    assert run(store)["session_id"] == "mine"
+
+
+def test_a_resource_names_the_session_where_the_span_does_not(store: Store) -> None:
+    """`session.id` on the resource holds for all its spans."""
+    block = span(1)
+    block.resource.attributes.append(_pair("session.id", "of the resource"))
+    send(store, block)
+    assert run(store)["session_id"] == "of the resource"
+
+
+# --- by order and by model --------------------------------------------------------------------------------------------
+
+
+def test_the_order_of_batches_does_not_matter(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A run of one root that names all there is comes out the same, however its events are ordered."""
+    parts = [
+        span(1, name="root", service="s", gen_ai__agent__name="Root", session__id="mine", end=900),
+        span(2, parent=1, start=40, failed=True, gen_ai__agent__name="Other", service="t"),
+        span(3, parent=2, start=300, end=1000),
+        span(4, parent=7, start=7, end=0),
+    ]
+    rows = []
+    for order in permutations(parts):
+        store = Store.open(str(tmp_path_factory.mktemp("order") / "clew.duckdb"))
+        for part in order:
+            send(store, part)
+        rows.append(dict(run(store)))
+        store.close()
+    assert all(row == rows[0] for row in rows)
+    assert (rows[0]["name"], rows[0]["agent"], rows[0]["status"]) == ("root", "Root", "completed")
+
+
+names = st.none() | st.sampled_from(["a", "b", "c"])
+events = st.fixed_dictionaries(
+    {
+        "run_id": st.sampled_from([bytes(15) + b"\1", b"\xff" * 16, bytes(15) + b"\2"]),
+        "parent_event_id": st.none() | st.integers(1, 3),
+        "session_id": names,
+        "name": st.sampled_from(["", "x", "y"]),
+        "agent_name": names,
+        "service_name": names,
+        "status": st.sampled_from(["running", "completed", "failed"]),
+        "started_at_unix_nano": st.sampled_from([0, 1, 5, 2**63 - 1]) | st.integers(0, 2**63 - 1),
+        "completed_at_unix_nano": st.sampled_from([0, 7, 2**63 - 1]),
+    }
+)
+
+
+def _obvious_delta(run_id: bytes, of_run: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What `run_deltas` is to say of a run."""
+    in_order = sorted(of_run, key=lambda event: event["started_at_unix_nano"])
+    roots = [event for event in in_order if event["parent_event_id"] is None]
+    preferred = roots + [event for event in in_order if event not in roots]
+    ends = {event["status"] for event in roots}
+    return {
+        "id": run_id,
+        "session_id": _first(in_order, "session_id") or DEFAULT_SESSION,
+        "name": preferred[0]["name"],
+        "agent": _first(preferred, "agent_name"),
+        "service_name": _first(preferred, "service_name"),
+        "status": next((status for status in ("failed", "completed") if status in ends), "running"),
+        "root_event_id": roots[0]["id"] if roots else None,
+        "started_at_unix_nano": in_order[0]["started_at_unix_nano"],
+        "last_started_at_unix_nano": in_order[-1]["started_at_unix_nano"],
+        "completed_at_unix_nano": max(event["completed_at_unix_nano"] for event in of_run),
+        "event_count": len(of_run),
+        "error_count": sum(event["status"] == "failed" for event in of_run),
+    }
+
+
+def _first(of_run: Sequence[dict[str, Any]], name: str) -> Any:
+    return next((event[name] for event in of_run if event[name] is not None), None)
+
+
+@given(batch=st.lists(events, min_size=1, max_size=15))
+@settings(DETERMINISTIC, max_examples=200)
+def test_deltas_are_what_an_obvious_model_says(batch: list[dict[str, Any]]) -> None:
+    """The columns' arithmetic and a loop over events agree on every run."""
+    for number, event in enumerate(batch, start=1):
+        event["id"] = number
+    types = {"run_id": pa.binary(16)} | dict.fromkeys(("session_id", "agent_name", "service_name"), pa.string())
+    columns = {name: pa.array([event[name] for event in batch], types.get(name)) for name in batch[0]}
+    columns["parent_event_id"] = columns["parent_event_id"].cast(pa.int64())
+    said = {row["id"]: row for row in run_deltas(pa.table(columns)).to_pylist()}
+    run_ids = {event["run_id"] for event in batch}
+    assert said == {
+        run_id: _obvious_delta(run_id, [event for event in batch if event["run_id"] == run_id]) for run_id in run_ids
+    }
+
+
+run_numbers = count(1000)
+
+
+@pytest.fixture(scope="module")
+def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    opened = Store.open(str(tmp_path_factory.mktemp("runs") / "clew.duckdb"))
+    yield opened
+    opened.close()
+
+
+parts = st.lists(
+    st.tuples(st.booleans(), st.sampled_from([0, 60]), st.booleans(), st.integers(0, 50), st.integers(0, 3)),
+    min_size=1,
+    max_size=10,
+)
+
+
+@given(said=parts)
+@settings(DETERMINISTIC, max_examples=40)
+def test_status_bounds_and_counts_do_not_depend_on_batches(
+    shared_store: Store, said: list[tuple[bool, int, bool, int, int]]
+) -> None:
+    """However a run's events are dealt to batches, these are what the events as a whole say."""
+    run_id = UUID(int=next(run_numbers))
+    batches: dict[int, list[ResourceSpans]] = {}
+    for number, (is_root, end, failed, start, batch) in enumerate(said, start=1):
+        sent = span(number, parent=0 if is_root else 99, start=start, end=end, failed=failed)
+        sent.scope_spans[0].spans[0].trace_id = run_id.bytes
+        batches.setdefault(batch, []).append(sent)
+    for spans in batches.values():
+        send(shared_store, *spans)
+    row = run(shared_store, run_id)
+    roots = [(end, failed) for is_root, end, failed, _, _ in said if is_root]
+    ended = "completed" if any(end for end, _ in roots) else "running"
+    assert row["status"] == ("failed" if any(failed for _, failed in roots) else ended)
+    assert row["event_count"] == len(said)
+    assert row["error_count"] == sum(failed for _, _, failed, _, _ in said)
+    starts = [start for _, _, _, start, _ in said]
+    assert (row["started_at_unix_nano"], row["last_started_at_unix_nano"]) == (min(starts), max(starts))
+    assert row["completed_at_unix_nano"] == max(end for _, end, _, _, _ in said)
