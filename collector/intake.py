@@ -1,8 +1,8 @@
 """From request to commit: the queue, the group and the answer.
 
 Group commit without a timer: everything that waits, up to a bound, becomes one batch, is stored in one transaction and
-answered. An idle server commits a single span at once; under load groups grow by themselves. A group that fails is tried again request
-by request, so that one bad request harms no other.
+answered. An idle server commits a single span at once; under load groups grow by themselves. A group that fails is tried
+again request by request, so that one bad request harms no other.
 """
 
 from __future__ import annotations
