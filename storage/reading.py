@@ -19,20 +19,28 @@ from .errors import QueryTimeout
 class Reader:
     """One read transaction: every statement of it sees the same state."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, over: threading.Event) -> None:
         self._connection = connection
+        self._over = over
 
     def rows(self, statement: Executable) -> Sequence[RowMapping]:
         """The rows of `statement`. VARIANT columns come as Python dicts."""
+        self._check_time()
         return self._connection.execute(statement).mappings().all()
 
     def arrow(self, statement: ClauseElement) -> pa.Table:
         """The result of `statement` by columns. UUIDs come as text with dashes; bound values are passed as they are."""
+        self._check_time()
         compiled = statement.compile(self._connection.engine, compile_kwargs={"render_postcompile": True})
         assert isinstance(compiled, SQLCompiler)  # noqa: S101 only DDL compiles to anything else
         parameters = compiled.construct_params()
         values = [parameters[name] for name in compiled.positiontup or ()]
         return native(self._connection).sql(str(compiled), params=values).to_arrow_table()
+
+    def _check_time(self) -> None:
+        """Stops between statements too: an interrupt reaches only the one that runs."""
+        if self._over.is_set():
+            raise duckdb.InterruptException("the time of this read is over")
 
 
 @contextmanager
@@ -42,10 +50,16 @@ def read_transaction(engine: Engine, seconds_max: float) -> Iterator[Reader]:
         engine_connection = native(connection)
         connection.exec_driver_sql("ROLLBACK")
         connection.exec_driver_sql("BEGIN TRANSACTION READ ONLY")
-        timer = threading.Timer(seconds_max, engine_connection.interrupt)
+        over = threading.Event()
+
+        def end() -> None:
+            over.set()
+            engine_connection.interrupt()
+
+        timer = threading.Timer(seconds_max, end)
         timer.start()
         try:
-            yield Reader(connection)
+            yield Reader(connection, over)
         except (DBAPIError, duckdb.Error) as error:
             if _interrupted(error):
                 raise QueryTimeout(f"stopped after {seconds_max:g} s; narrow the query or its time range") from error
