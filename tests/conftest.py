@@ -83,8 +83,13 @@ class ServerProcess:
                 break
 
     def close(self) -> None:
-        self.stop()
+        """Ends the process, by force should it not end when told; that is an error all the same."""
         assert self.process.stdout
+        try:
+            self.stop()
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
         self.process.stdout.close()
 
     def restart(self, number: int = signal.SIGTERM) -> None:
