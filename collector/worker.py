@@ -10,6 +10,8 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -92,14 +94,24 @@ def _started() -> tuple[SpawnProcess, Connection]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs,), name="clew-reader", daemon=True)
-    process.start()
+    with _interrupt_blocked():
+        process.start()
     theirs.close()
     return process, ours
 
 
+@contextmanager
+def _interrupt_blocked() -> Iterator[None]:
+    """Ctrl-C reaches every process of the terminal, but the server needs its reader to finish what was taken; what is
+    blocked when a process starts stays blocked in it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _work(line: Connection) -> None:
-    # Ctrl-C reaches every process of the terminal; the server still needs its reader to finish what was taken.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
         try:
             requests = pickle.loads(line.recv_bytes())  # noqa: S301 from our own parent
