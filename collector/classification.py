@@ -101,15 +101,23 @@ class _Lookup:
         return column
 
     def _winners(self, keys: tuple[str, ...], types: tuple[ValueType, ...]) -> tuple[Ints, npt.NDArray[np.uint8]]:
-        """Per owner the entry of the first key that it has (NOWHERE: none), and that entry's type."""
+        """Per owner the entry of the first key that it has (NOWHERE: none), and that entry's type. An empty text says
+        nothing, as if the key were not there."""
         winners = np.full(self.owner_count, NOWHERE, dtype=np.int64)
         for key in reversed(keys):
-            entries = self.entries(key, types)
+            entries = self._without_empty_texts(self.entries(key, types))
             winners[self.owners[entries]] = entries
         won = np.zeros(self.owner_count, dtype=np.uint8)
         found = winners != NOWHERE
         won[found] = self._attributes.types[winners[found]]
         return winners, won
+
+    def _without_empty_texts(self, entries: Ints) -> Ints:
+        texts = self._attributes.values.get(ValueType.STRING)
+        if texts is None or not len(entries):
+            return entries
+        lengths = pc.fill_null(pc.binary_length(texts.take(pa.array(entries))), -1).to_numpy()
+        return entries[lengths != 0]
 
     def _taken(
         self, value_type: ValueType, winners: Ints, types: npt.NDArray[np.uint8], arrow_type: pa.DataType
