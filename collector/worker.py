@@ -11,7 +11,7 @@ import multiprocessing
 import pickle
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -112,13 +112,14 @@ def _interrupt_blocked() -> Iterator[None]:
 
 
 def _work(line: Connection) -> None:
-    while True:
-        try:
+    with suppress(EOFError, OSError):  # the server is gone, and nobody is left to answer
+        while True:
             requests = pickle.loads(line.recv_bytes())  # noqa: S301 from our own parent
-        except EOFError:
-            return
-        try:
-            answer: Reading | UnreadableGroup = read_requests(requests)
-        except BaseException as error:  # noqa: BLE001 a panic in native code must not end the worker
-            answer = UnreadableGroup(f"{type(error).__name__}: {error}")
-        line.send_bytes(pickle.dumps(answer, protocol=5))
+            line.send_bytes(pickle.dumps(_read(requests), protocol=5))
+
+
+def _read(requests: list[bytes]) -> Reading | UnreadableGroup:
+    try:
+        return read_requests(requests)
+    except BaseException as error:  # noqa: BLE001 a panic in native code must not end the worker
+        return UnreadableGroup(f"{type(error).__name__}: {error}")

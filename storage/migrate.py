@@ -16,6 +16,8 @@ from sqlalchemy import Connection, Engine, text
 
 from .errors import SchemaUnknown, StorageError
 
+# Alembic's own; it stays when a database is brought down to nothing.
+_REVISION_TABLE = "alembic_version"
 _MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 
 
@@ -48,7 +50,7 @@ def prepare(engine: Engine, name: str) -> None:
         found = _revision(connection)
         tables = _tables(connection)
     known = [revision for revision, _, _ in history()]
-    if not tables:
+    if found is None and set(tables) <= {_REVISION_TABLE}:
         upgrade(engine)
     elif found is None:
         raise SchemaUnknown(f"{name} holds tables that are not clew's; choose another file with --db")
@@ -80,7 +82,7 @@ def _tables(connection: Connection) -> list[str]:
 
 
 def _revision(connection: Connection) -> str | None:
-    if "alembic_version" not in _tables(connection):
+    if _REVISION_TABLE not in _tables(connection):
         return None
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 

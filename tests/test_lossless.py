@@ -33,7 +33,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 from clew.collector.conventions import DOUBLES, EVENT_TYPE_RULES, INTEGERS, TEXTS
 from clew.collector.intake import Intake
 from clew.collector.projection import Reading, read_requests
-from clew.collector.worker import WORTH_SENDING_BYTES, WorkerReader
+from clew.collector.worker import WORTH_SENDING_BYTES, Reader
 from clew.exporter.otlp import run_as_otlp
 from clew.storage import AttributeColumns, Store
 
@@ -307,11 +307,13 @@ def test_the_worker_reads_as_the_server_does() -> None:
     sent[1].resource_spans.add().scope_spans.add().spans.add(trace_id=b"short", span_id=bytes(8), name="refused")
     payloads = [request.SerializeToString() for request in sent]
     assert sum(map(len, payloads)) > WORTH_SENDING_BYTES
-    worker = WorkerReader()
+    reader = Reader()
     try:
-        assert _content(worker.read(payloads)) == _content(read_requests(payloads))
+        reading = reader.start(payloads)
+        assert reading.elsewhere
+        assert _content(reading.result()) == _content(read_requests(payloads))
     finally:
-        worker.close()
+        reader.close()
 
 
 def test_large_requests_come_back_as_they_were_sent(shared_store: Store, shared_intake: Intake) -> None:

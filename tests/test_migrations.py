@@ -1,0 +1,179 @@
+"""The schema's revisions: up, down and up again, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from sqlalchemy import Engine, text
+
+from clew.collector.projection import read_requests
+from clew.exporter.otlp import run_as_otlp
+from clew.storage import Base, SchemaUnknown, StorageError, Store, migrate
+from clew.storage.engine import open_engine
+
+NEWEST = migrate.history()[-1][0]
+RUN = UUID(int=7)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "clew.duckdb"
+
+
+@pytest.fixture
+def engine(path: Path) -> Iterator[Engine]:
+    """An empty database."""
+    engine = open_engine(path)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def filled(path: Path) -> Path:
+    """A database of the newest revision with a run in it, closed."""
+    store = Store.open(str(path))
+    _write_a_span(store)
+    store.close()
+    return path
+
+
+def _write_a_span(store: Store) -> None:
+    request = ExportTraceServiceRequest()
+    span = request.resource_spans.add().scope_spans.add().spans.add(trace_id=RUN.bytes, span_id=b"12345678")
+    span.attributes.add(key="key").value.string_value = "value"
+    span.events.add(name="moment")
+    span.links.add(trace_id=RUN.bytes)
+    batch = read_requests([request.SerializeToString()]).batch
+    assert batch is not None
+    store.write_spans(batch)
+
+
+def _run(path: Path, *statements: str) -> None:
+    engine = open_engine(path)
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+    engine.dispose()
+
+
+def _tables(engine: Engine) -> dict[str, dict[str, bool]]:
+    """Every table's columns, and whether they may be NULL."""
+    with engine.connect() as connection:
+        rows = connection.execute(
+            text("SELECT table_name, column_name, is_nullable FROM duckdb_columns() WHERE NOT internal")
+        ).all()
+    tables: dict[str, dict[str, bool]] = {}
+    for table, column, is_nullable in rows:
+        tables.setdefault(table, {})[column] = is_nullable
+    return tables
+
+
+def test_the_migrations_make_the_schema(engine: Engine) -> None:
+    """The newest revision has the tables and columns that the code works with, and no others."""
+    migrate.upgrade(engine)
+    made = _tables(engine)
+    assert set(made) == {*Base.metadata.tables, "spans", "alembic_version"}
+    for name, table in Base.metadata.tables.items():
+        assert made[name] == {column.name: bool(column.nullable) for column in table.columns}, name
+
+
+def test_an_empty_file_is_migrated_when_opened(path: Path) -> None:
+    """To the newest revision, ready to be written to."""
+    store = Store.open(str(path))
+    assert migrate.current(store.engine) == NEWEST
+    _write_a_span(store)
+    assert run_as_otlp(store, RUN)
+    store.close()
+
+
+def test_data_survives_closing(filled: Path) -> None:
+    """Opening a database of the newest revision changes nothing."""
+    store = Store.open(str(filled))
+    assert run_as_otlp(store, RUN)
+    store.close()
+
+
+def test_up_down_and_up_with_data(filled: Path) -> None:
+    """Every revision can be left and reached again on a database that holds data; down to the base nothing stays."""
+    engine = open_engine(filled)
+    for revision, before, _ in reversed(migrate.history()):
+        assert migrate.current(engine) == revision
+        migrate.downgrade(engine, before or "base")
+    assert set(_tables(engine)) <= {"alembic_version"}
+    for revision, _, _ in migrate.history():
+        migrate.upgrade(engine, revision)
+        assert migrate.current(engine) == revision
+    engine.dispose()
+    store = Store.open(str(filled))
+    _write_a_span(store)
+    assert run_as_otlp(store, RUN)
+    store.close()
+
+
+def test_a_database_brought_down_to_nothing_is_as_an_empty_file(filled: Path) -> None:
+    """It is migrated when it is opened."""
+    engine = open_engine(filled)
+    migrate.downgrade(engine, "base")
+    assert migrate.current(engine) is None
+    engine.dispose()
+    store = Store.open(str(filled))
+    assert migrate.current(store.engine) == NEWEST
+    assert run_as_otlp(store, RUN) is None
+    store.close()
+
+
+def test_a_revision_of_tomorrow_is_refused(filled: Path) -> None:
+    """A file that a newer clew has written is left alone; the message says so."""
+    _run(filled, "UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(SchemaUnknown, match=r"9999.*newer clew"):
+        Store.open(str(filled))
+    _run(filled, f"UPDATE alembic_version SET version_num = '{NEWEST}'")
+    Store.open(str(filled)).close()
+
+
+def test_a_foreign_file_is_refused(path: Path) -> None:
+    """Somebody else's database stays as it is."""
+    _run(path, "CREATE TABLE cats (name TEXT)", "INSERT INTO cats VALUES ('Ariadne')")
+    with pytest.raises(SchemaUnknown, match="not clew's"):
+        Store.open(str(path))
+    engine = open_engine(path)
+    assert set(_tables(engine)) == {"cats"}
+    engine.dispose()
+
+
+def test_what_is_no_database_is_refused(path: Path) -> None:
+    """A file of another kind is not written over."""
+    path.write_bytes(b"a letter to Ariadne\n" * 1000)
+    with pytest.raises(StorageError, match="cannot be opened"):
+        Store.open(str(path))
+    assert path.read_bytes() == b"a letter to Ariadne\n" * 1000
+
+
+@pytest.mark.parametrize("older", [revision for revision, _, _ in migrate.history()[:-1]])
+def test_an_older_revision_is_refused_with_the_command_to_run(filled: Path, older: str) -> None:
+    """A database that holds data is its owner's to migrate: the message is the command that does it."""
+    engine = open_engine(filled)
+    migrate.downgrade(engine, older)
+    engine.dispose()
+    with pytest.raises(SchemaUnknown, match=f"clew migrate upgrade --db {filled}"):
+        Store.open(str(filled))
+
+
+def test_an_unknown_revision_is_not_migrated_to(filled: Path) -> None:
+    """A typing error changes nothing."""
+    engine = open_engine(filled)
+    for run in (migrate.upgrade, migrate.downgrade):
+        with pytest.raises(StorageError, match="nowhere"):
+            run(engine, "nowhere")
+    assert migrate.current(engine) == NEWEST
+    engine.dispose()
+
+
+def test_the_history_is_one_line(engine: Engine) -> None:
+    """Each revision follows the one before; the first follows none."""
+    history = migrate.history()
+    assert [before for _, before, _ in history] == [None, *(revision for revision, _, _ in history[:-1])]
