@@ -1,8 +1,8 @@
 """From request to commit: the queue, the group and the answer.
 
 Group commit without a timer: everything that waits, up to a bound, becomes one batch, is stored in one transaction and
-answered. An idle server commits a single span at once; under load groups grow by themselves. A group that fails is tried
-again request by request, so that one bad request harms no other.
+answered. An idle server commits a single span at once; under load groups grow by themselves. A group that fails is
+tried again request by request, so that one bad request harms no other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from ..storage import SpanBatch, StorageError, WriteOutcome
+from ..storage import PreparedBatch, StorageError, WriteOutcome
 from .projection import Fate, Reading
 from .worker import WORTH_SENDING_BYTES, ReadElsewhere, Reader, ReadHere
 
@@ -29,7 +29,7 @@ REJECTIONS_NAMED_MAX = 5
 class Sink(Protocol):
     """What the intake needs of a store: all of the batch stored and durable on return, or a StorageError."""
 
-    def write_spans(self, batch: SpanBatch) -> WriteOutcome: ...
+    def write_spans(self, batch: PreparedBatch) -> WriteOutcome: ...
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
+from ..storage import PreparedBatch, prepare
 from ..storage.batch import EventParts, Origins, SpanBatch
 from .attributes import flatten, from_messages
 from .classification import classify
@@ -47,7 +48,7 @@ class Fate:
 class Reading:
     """The good spans of some requests, to be stored together (None where there are none), and each request's fate."""
 
-    batch: SpanBatch | None
+    batch: PreparedBatch | None
     fates: list[Fate]
 
 
@@ -74,7 +75,7 @@ def _read(tree: _Tree, number_of_row: list[int], fates: list[Fate]) -> Reading:
         fates[number] = replace(fates[number], rejections=(*fates[number].rejections, reason))
         tree.refuse(row)
     tree.drop_refused()
-    return Reading(_batch(tree) if len(tree.spans) else None, fates)
+    return Reading(prepare(_batch(tree)) if len(tree.spans) else None, fates)
 
 
 def _repaired(requests: list[bytes]) -> tuple[_Tree, list[int], list[Fate]]:

@@ -1,8 +1,9 @@
 """Spans at rest: knows SQL, knows no wire format.
 
 `schema` is the one definition of the tables; `migrate` brings a database to it; `engine` opens a database and holds
-what differs between engines. Writes come as `batch.SpanBatch` and go through `writing`, one transaction a batch:
-parents first, duplicates settled by `identity`, attributes made into typed values by `variant`. Reads go through
+what differs between engines. Writes come as `batch.SpanBatch`; `preparing` does what needs no database
+(`runs`, and `variant` for attributes), `writing` the rest in one transaction: parents first, duplicates settled by
+`identity`. Reads go through
 `reading`, read-only by the engine and bounded in time.
 
 What holds: an acknowledged batch is durable and whole; a span is stored once, however often it is sent; whatever OTLP
@@ -12,6 +13,7 @@ can say is in the columns or in `otlp_residue`; every event's run exists, and th
 from .batch import AttributeColumns, EventParts, Origins, SpanBatch, ValueType, WriteOutcome
 from .errors import DatabaseLocked, QueryTimeout, SchemaUnknown, StorageError, WriteFailed
 from .ids import InvalidId, event_id_text, parse_event_id, parse_run_id, run_id_text
+from .preparing import PreparedBatch, prepare
 from .reading import Reader
 from .schema import Base, EventLink, EventLog, ExecutionEvent, Resource, Scope, Session, WorkflowRun
 from .store import Store
@@ -26,6 +28,7 @@ __all__ = [
     "ExecutionEvent",
     "InvalidId",
     "Origins",
+    "PreparedBatch",
     "QueryTimeout",
     "Reader",
     "Resource",
@@ -42,5 +45,6 @@ __all__ = [
     "event_id_text",
     "parse_event_id",
     "parse_run_id",
+    "prepare",
     "run_id_text",
 ]

@@ -30,7 +30,7 @@ SETTINGS: dict[str, Any] = {
     "memory_limit": "1GB",
     "max_vacuum_tasks": 2,
     # Attributes are stored as typed columns inside every row group of at least this many rows.
-    "variant_minimum_shredding_size": 2048,
+    "variant_minimum_shredding_size": 30000,
 }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from . import migrate
 from .batch import SpanBatch, WriteOutcome
 from .engine import database_path, open_engine
+from .preparing import PreparedBatch, prepare
 from .reading import Reader, read_transaction
 from .writing import Writer
 
@@ -35,13 +36,14 @@ class Store:
         """
         return cls(database_path(url))
 
-    def write_spans(self, batch: SpanBatch) -> WriteOutcome:
-        """Stores the batch in one transaction: on return it is durable and the next read sees it.
+    def write_spans(self, batch: SpanBatch | PreparedBatch) -> WriteOutcome:
+        """Stores the batch in one transaction: on return it is durable and the next read sees it. A batch may have been
+        prepared before, in another process say.
 
         A span that is there already (same run, span id, kind and start) is not stored again; one that ends what was
         pending replaces it. Raises WriteFailed, and then nothing of the batch is stored.
         """
-        return self._writer.write(batch)
+        return self._writer.write(batch if isinstance(batch, PreparedBatch) else prepare(batch))
 
     def read(self, *, seconds_max: float = 30.0) -> AbstractContextManager[Reader]:
         """A read-only transaction, ended after `seconds_max` seconds. Raises QueryTimeout within."""

@@ -8,7 +8,7 @@ shapes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -27,42 +27,47 @@ Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class VariantSource:
-    """How to say `attributes` in SQL.
+class RowsWithAttributes:
+    """Rows of a table and how to say their `attributes` in SQL, with the rows registered as `incoming` and `pairs`,
+    where there are any, as `pairs`. Rows may be taken out and put in another order."""
 
-    `columns` join the owners' table, row by row; `expression` makes the VARIANT out of them. `pairs`, where not None,
-    is to be registered as `<prefix>_pairs`; then `join` follows the owners' table in FROM.
-    """
-
-    columns: dict[str, pa.Array]
+    rows: pa.Table
+    names: list[str]
     expression: str
     pairs: pa.Table | None
-    join: str
+
+    def take(self, numbers: npt.NDArray[np.int64]) -> RowsWithAttributes:
+        """Some of the rows."""
+        return replace(self, rows=self.rows.take(pa.array(numbers)))
+
+    @property
+    def source(self) -> str:
+        """What stands behind FROM."""
+        return "incoming" if self.pairs is None else f"incoming LEFT JOIN ({_GROUPED_PAIRS}) rare USING (owner)"
 
 
-def variant_source(attributes: AttributeColumns, prefix: str) -> VariantSource:
-    """The VARIANTs of `attributes`; `prefix` keeps the names of several sources in one statement apart."""
+def with_attributes(rows: pa.Table, attributes: AttributeColumns) -> RowsWithAttributes:
+    """`rows`, each with its attributes."""
     shape_of, shapes = _frequent_shapes(attributes)
-    columns: dict[str, pa.Array] = {f"{prefix}_shape": pa.array(shape_of)}
+    names = rows.column_names
     cases = [f"WHEN {EMPTY} THEN '{{}}'::JSON::VARIANT"]
-    for number, keys_at in enumerate(shapes):
+    for number, sequence in enumerate(shapes):
         owners = np.flatnonzero(shape_of == number)
-        struct = _struct_of(attributes, owners, keys_at)
-        columns[f"{prefix}_{number}"] = _spread(struct, owners, len(shape_of))
-        cases.append(f"WHEN {number} THEN {prefix}_{number}::VARIANT")
+        rows = rows.append_column(
+            f"shape_{number}", _spread(_struct_of(attributes, owners, sequence), owners, len(rows))
+        )
+        cases.append(f"WHEN {number} THEN shape_{number}::VARIANT")
     rare = np.flatnonzero(shape_of == RARE)
-    pairs, join = None, ""
     if len(rare):
-        pairs = _pairs_of(attributes, rare)
-        columns[f"{prefix}_owner"] = pa.array(np.arange(len(shape_of)))
-        join = f"LEFT JOIN ({_GROUPED_PAIRS.format(pairs=f'{prefix}_pairs')}) {prefix}_rare USING ({prefix}_owner)"
-        join = join.replace("owner_key", f"{prefix}_owner")
-        cases.append(f"WHEN {RARE} THEN {prefix}_rare.grouped")
-    return VariantSource(columns, f"CASE {prefix}_shape {' '.join(cases)} END", pairs, join)
+        rows = rows.append_column("owner", pa.array(np.arange(len(rows))))
+        cases.append(f"WHEN {RARE} THEN rare.grouped")
+    rows = rows.append_column("shape", pa.array(shape_of))
+    pairs = _pairs_of(attributes, rare) if len(rare) else None
+    return RowsWithAttributes(rows, names, f"CASE shape {' '.join(cases)} END", pairs)
 
 
 _GROUPED_PAIRS = f"""
-    SELECT owner AS owner_key, variant_group_object(key, CASE type
+    SELECT owner, variant_group_object(key, CASE type
         WHEN {ValueType.STRING:d} THEN v{ValueType.STRING:d}::VARIANT
         WHEN {ValueType.BOOL:d} THEN v{ValueType.BOOL:d}::VARIANT
         WHEN {ValueType.INT:d} THEN v{ValueType.INT:d}::VARIANT
@@ -71,7 +76,7 @@ _GROUPED_PAIRS = f"""
         WHEN {ValueType.STRINGS:d} THEN v{ValueType.STRINGS:d}::VARIANT
         WHEN {ValueType.JSON:d} THEN v{ValueType.JSON:d}::JSON::VARIANT
     END) AS grouped
-    FROM {{pairs}} GROUP BY owner
+    FROM pairs GROUP BY owner
 """  # noqa: S608
 
 

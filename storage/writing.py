@@ -10,19 +10,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 from sqlalchemy import Engine
 
-from .batch import AttributeColumns, EventParts, Origins, SpanBatch, WriteOutcome
+from .batch import WriteOutcome
 from .engine import ROW_GROUP_ROWS, native
 from .errors import WriteFailed
 from .identity import Settlement, settle
-from .runs import run_deltas
-from .variant import VariantSource, variant_source
+from .preparing import PreparedBatch
+from .variant import RowsWithAttributes
 
 KNOWN_KEYS_MAX = 200_000
 
@@ -48,7 +49,7 @@ class Writer:
         self._turn = threading.Lock()
         self._known: dict[str, _Known] = {name: _Known() for name in ("sessions", "runs", "resources", "scopes")}
 
-    def write(self, batch: SpanBatch) -> WriteOutcome:
+    def write(self, batch: PreparedBatch) -> WriteOutcome:
         """Stores the batch, see `Store.write_spans`."""
         with self._turn:
             try:
@@ -56,7 +57,7 @@ class Writer:
             except duckdb.Error as error:
                 raise WriteFailed(f"not stored: {error}") from error
 
-    def _written(self, batch: SpanBatch) -> WriteOutcome:
+    def _written(self, batch: PreparedBatch) -> WriteOutcome:
         """Runs that this process has not met are taken for new: nearly always right, and cheaper than looking. The
         table's key refuses the batch where it is wrong, and it is written again the careful way."""
         try:
@@ -64,7 +65,7 @@ class Writer:
         except duckdb.ConstraintException:
             return self._in_transaction(batch, self._upsert_runs)
 
-    def _in_transaction(self, batch: SpanBatch, write_runs: _WriteRuns) -> WriteOutcome:
+    def _in_transaction(self, batch: PreparedBatch, write_runs: _WriteRuns) -> WriteOutcome:
         committed = False
         try:
             with self._transaction():
@@ -81,47 +82,47 @@ class Writer:
             self._connection.execute("CHECKPOINT")
             self._holder.close()
 
-    def _store(self, batch: SpanBatch, write_runs: _WriteRuns) -> WriteOutcome:
-        for name, origins in (("resources", batch.resources), ("scopes", batch.scopes)):
-            self._insert_origins(name, origins)
-        known_runs = self._write_runs(batch.events, write_runs)
-        settlement = settle(batch.events, self._namesakes(batch.events, known_runs))
-        replaced = [(run_id, self._delete_event(run_id, event_id)) for run_id, event_id in settlement.replaced]
-        self._insert_events(batch, settlement)
-        if not settlement.keep.all() or replaced:
-            self._correct(batch.events, settlement, replaced)
-        for name, parts in (("event_logs", batch.logs), ("event_links", batch.links)):
-            self._insert_parts(name, parts, batch.events, settlement)
+    def _store(self, batch: PreparedBatch, write_runs: _WriteRuns) -> WriteOutcome:
+        for table, origins in (("resources", batch.resources), ("scopes", batch.scopes)):
+            self._insert_origins(table, origins)
+        known_runs = self._write_runs(batch.runs, write_runs)
+        events = batch.events.rows
+        settlement = settle(events, self._namesakes(events, known_runs))
+        for run_id, event_id in settlement.replaced:
+            self._delete_event(run_id, event_id)
+        self._insert("execution_events", _settled(batch.events, settlement))
+        if not settlement.keep.all() or settlement.replaced:
+            self._correct(events, settlement)
+        for table, parts in (("event_logs", batch.logs), ("event_links", batch.links)):
+            self._insert(table, _of_events(parts, events, settlement))
         stored = int(settlement.keep.sum())
         repeated = len(settlement.keep) - stored
         return WriteOutcome(stored=stored, repeated=repeated, replaced=len(settlement.replaced))
 
-    def _insert_origins(self, table: str, origins: Origins) -> None:
-        ids = origins.table["id"].to_pylist()
-        new_ids = self._known[table].new_among(ids)
-        new = np.flatnonzero([number in new_ids for number in ids])
-        if len(new):
-            rows = origins.table.take(pa.array(new))
-            self._insert(table, rows, _attributes_of(origins.attributes, new), "ON CONFLICT DO NOTHING")
+    def _insert_origins(self, table: str, origins: RowsWithAttributes) -> None:
+        ids = origins.rows["id"].to_pylist()
+        new = self._known[table].new_among(ids)
+        if new:
+            rows = origins.take(np.flatnonzero([number in new for number in ids]))
+            self._insert(table, rows, "ON CONFLICT DO NOTHING")
 
-    def _write_runs(self, events: pa.Table, write_runs: _WriteRuns) -> list[_KnownRun]:
+    def _write_runs(self, runs: pa.Table, write_runs: _WriteRuns) -> list[_KnownRun]:
         """Brings the runs up to date; returns those that were there before."""
-        delta = run_deltas(events)
-        with self._registered(delta=delta):
-            if self._known["sessions"].new_among(delta["session_id"].unique().to_pylist()):
+        with self._registered(runs=runs):
+            if self._known["sessions"].new_among(runs["session_id"].unique().to_pylist()):
                 self._connection.execute(_INSERT_SESSIONS)
-            return write_runs(delta)
+            return write_runs(runs)
 
-    def _insert_runs(self, delta: pa.Table) -> list[_KnownRun]:
-        if len(self._known["runs"].new_among(delta["id"].to_pylist())) < delta.num_rows:
-            return self._upsert_runs(delta)
+    def _insert_runs(self, runs: pa.Table) -> list[_KnownRun]:
+        if len(self._known["runs"].new_among(runs["id"].to_pylist())) < runs.num_rows:
+            return self._upsert_runs(runs)
         self._connection.execute(_INSERT_RUNS)
         return []
 
-    def _upsert_runs(self, delta: pa.Table) -> list[_KnownRun]:
-        self._known["runs"].new_among(delta["id"].to_pylist())
+    def _upsert_runs(self, runs: pa.Table) -> list[_KnownRun]:
+        self._known["runs"].new_among(runs["id"].to_pylist())
         upserted = self._connection.execute(_UPSERT_RUNS).fetchall()
-        added = dict(zip(delta["id"].to_pylist(), delta["event_count"].to_pylist(), strict=True))
+        added = dict(zip(runs["id"].to_pylist(), runs["event_count"].to_pylist(), strict=True))
         return [_KnownRun(*run) for run in upserted if run[-1] > added[run[0]]]
 
     def _namesakes(self, events: pa.Table, known_runs: list[_KnownRun]) -> pa.Table | None:
@@ -133,59 +134,30 @@ class Writer:
         with self._registered(events=events.select(["run_id", "id"]), known_runs=ids):
             return self._connection.sql(_NAMESAKES, params=bounds).to_arrow_table()
 
-    def _insert_events(self, batch: SpanBatch, settlement: Settlement) -> None:
-        kept = np.flatnonzero(settlement.keep)
-        events = batch.events.drop_columns(["session_id", "service_name"])
-        shared = np.flatnonzero(settlement.ids != events["id"].to_numpy())
-        otel_span_ids = np.zeros(len(settlement.ids), dtype=np.int64)
-        otel_span_ids[shared] = events["id"].to_numpy()[shared]
-        unshared = np.ones(len(settlement.ids), dtype=bool)
-        unshared[shared] = False
-        events = events.set_column(events.schema.get_field_index("id"), "id", pa.array(settlement.ids))
-        events = events.append_column("otel_span_id", pa.array(otel_span_ids, mask=unshared))
-        if len(kept) < events.num_rows:
-            events = events.take(pa.array(kept))
-        if len(kept):
-            self._insert("execution_events", events, _attributes_of(batch.attributes, kept))
-
-    def _delete_event(self, run_id: bytes, event_id: int) -> str:
-        """Returns the status that the event had."""
-        for statement in _DELETE_PARTS:
+    def _delete_event(self, run_id: bytes, event_id: int) -> None:
+        for table, key in (("execution_events", "id"), ("event_logs", "event_id"), ("event_links", "event_id")):
+            statement = f"DELETE FROM {table} WHERE run_id = ?::BLOB::UUID AND {key} = ?"  # noqa: S608 our own names
             self._connection.execute(statement, [run_id, event_id])
-        [[status]] = self._connection.execute(_DELETE_EVENT, [run_id, event_id]).fetchall()
-        return str(status)
 
-    def _insert_parts(self, table: str, parts: EventParts, events: pa.Table, settlement: Settlement) -> None:
-        rows = parts.table["event_row"].to_numpy()
-        kept = np.flatnonzero(settlement.keep[rows])
-        if not len(kept):
-            return
-        of_event = pa.array(rows[kept])
-        columns = parts.table.take(pa.array(kept)).drop_columns(["event_row"])
-        columns = columns.append_column("run_id", events["run_id"].take(of_event))
-        columns = columns.append_column("event_id", pa.array(settlement.ids[rows[kept]]))
-        columns = columns.append_column("event_started_at_unix_nano", events["started_at_unix_nano"].take(of_event))
-        self._insert(table, columns, _attributes_of(parts.attributes, kept))
-
-    def _correct(self, events: pa.Table, settlement: Settlement, replaced: list[tuple[bytes, str]]) -> None:
-        """Takes what was not new, and the `replaced` (run id, status), off the runs' counts."""
+    def _correct(self, events: pa.Table, settlement: Settlement) -> None:
+        """Takes what was not new off the runs' counts."""
         gone = events.select(["run_id", "status"]).filter(pa.array(~settlement.keep))
-        no_more = pa.table(
+        replaced = pa.table(
             {
-                "run_id": pa.array([run_id for run_id, _ in replaced], pa.binary(16)),
-                "status": pa.array([status for _, status in replaced], pa.string()),
+                "run_id": pa.array([run_id for run_id, _ in settlement.replaced], pa.binary(16)),
+                "status": pa.array(["running"] * len(settlement.replaced), pa.string()),
             }
         )
-        with self._registered(gone=pa.concat_tables([gone, no_more])):
+        with self._registered(gone=pa.concat_tables([gone, replaced])):
             self._connection.execute(_CORRECT_COUNTS)
 
-    def _insert(self, table: str, rows: pa.Table, attributes: AttributeColumns, conflict: str = "") -> None:
-        source = variant_source(attributes, "a")
-        for name, column in source.columns.items():
-            rows = rows.append_column(name, column)
-        rows = pa.Table.from_batches(rows.combine_chunks().to_batches(max_chunksize=ROW_GROUP_ROWS))
-        with self._registered(incoming=rows, **({} if source.pairs is None else {"a_pairs": source.pairs})):
-            self._connection.execute(_insert_statement(table, rows.column_names, source, conflict))
+    def _insert(self, table: str, new: RowsWithAttributes, conflict: str = "") -> None:
+        if not new.rows.num_rows:
+            return
+        # Batches of a row group each are stored by several threads.
+        rows = pa.Table.from_batches(new.rows.combine_chunks().to_batches(max_chunksize=ROW_GROUP_ROWS))
+        with self._registered(incoming=rows, **({} if new.pairs is None else {"pairs": new.pairs})):
+            self._connection.execute(_insert_statement(table, new, conflict))
 
     @contextmanager
     def _registered(self, **tables: pa.Table) -> Iterator[None]:
@@ -234,33 +206,47 @@ class _Known:
 _AS_UUID = ("run_id", "linked_run_id")
 
 
-def _insert_statement(table: str, columns: list[str], source: VariantSource, conflict: str) -> str:
-    plain = [name for name in columns if name not in source.columns]
-    selected = [f"{name}::UUID AS {name}" if name in _AS_UUID else name for name in plain]
+def _insert_statement(table: str, new: RowsWithAttributes, conflict: str) -> str:
+    selected = [f"{name}::UUID AS {name}" if name in _AS_UUID else name for name in new.names]
     return (
-        f"INSERT INTO {table} BY NAME SELECT {', '.join(selected)}, {source.expression} AS attributes "  # noqa: S608
-        f"FROM incoming {source.join} {conflict}"
+        f"INSERT INTO {table} BY NAME SELECT {', '.join(selected)}, {new.expression} AS attributes "  # noqa: S608
+        f"FROM {new.source} {conflict}"
     )
 
 
-def _attributes_of(attributes: AttributeColumns, owners: Any) -> AttributeColumns:
-    """The attributes of some owners, in the order given."""
-    if len(owners) == len(attributes):
-        return attributes
-    counts = np.diff(attributes.offsets)[owners]
-    offsets = np.concatenate(([0], np.cumsum(counts)))
-    entries = np.arange(offsets[-1]) + np.repeat(attributes.offsets[owners] - offsets[:-1], counts)
-    at = pa.array(entries)
-    values = {value_type: array.take(at) for value_type, array in attributes.values.items()}
-    return AttributeColumns(offsets, attributes.keys.take(at), attributes.types[entries], values)
+def _settled(events: RowsWithAttributes, settlement: Settlement) -> RowsWithAttributes:
+    """The events that are kept, under their event ids."""
+    span_ids = events.rows["id"].to_numpy()
+    as_sent = settlement.ids == span_ids
+    rows = events.rows.set_column(events.rows.schema.get_field_index("id"), "id", pa.array(settlement.ids))
+    rows = rows.append_column("otel_span_id", pa.array(span_ids, mask=as_sent))
+    settled = replace(events, rows=rows, names=[*events.names, "otel_span_id"])
+    return settled if settlement.keep.all() else settled.take(np.flatnonzero(settlement.keep))
+
+
+def _of_events(parts: RowsWithAttributes, events: pa.Table, settlement: Settlement) -> RowsWithAttributes:
+    """The logs or links of events that are kept, each with what it repeats of its event."""
+    row_of_event = parts.rows["event_row"].to_numpy()
+    kept = parts.take(np.flatnonzero(settlement.keep[row_of_event]))
+    row_of_event = kept.rows["event_row"].to_numpy()
+    of_event = {
+        "run_id": events["run_id"].take(pa.array(row_of_event)),
+        "event_id": pa.array(settlement.ids[row_of_event]),
+        "event_started_at_unix_nano": events["started_at_unix_nano"].take(pa.array(row_of_event)),
+    }
+    rows = kept.rows
+    for name, column in of_event.items():
+        rows = rows.append_column(name, column)
+    names = [name for name in kept.names if name != "event_row"]
+    return replace(kept, rows=rows, names=[*names, *of_event])
 
 
 _INSERT_SESSIONS = """
     INSERT INTO sessions
-    SELECT session_id, min(started_at_unix_nano) FROM delta GROUP BY session_id ON CONFLICT DO NOTHING
+    SELECT session_id, min(started_at_unix_nano) FROM runs GROUP BY session_id ON CONFLICT DO NOTHING
 """
 
-_INSERT_RUNS = "INSERT INTO workflow_runs BY NAME SELECT * REPLACE (id::UUID AS id) FROM delta"
+_INSERT_RUNS = "INSERT INTO workflow_runs BY NAME SELECT * REPLACE (id::UUID AS id) FROM runs"
 
 _UPSERT_RUNS = f"""
     {_INSERT_RUNS}
