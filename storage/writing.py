@@ -88,11 +88,10 @@ class Writer:
         known_runs = self._write_runs(batch.runs, write_runs)
         events = batch.events.rows
         settlement = settle(events, self._namesakes(events, known_runs))
-        for run_id, event_id in settlement.replaced:
-            self._delete_event(run_id, event_id)
+        replaced = [(run_id, self._delete_event(run_id, event_id)) for run_id, event_id in settlement.replaced]
         self._insert("execution_events", _settled(batch.events, settlement))
-        if not settlement.keep.all() or settlement.replaced:
-            self._correct(events, settlement)
+        if not settlement.keep.all() or replaced:
+            self._correct(events, settlement, replaced)
         for table, parts in (("event_logs", batch.logs), ("event_links", batch.links)):
             self._insert(table, _of_events(parts, events, settlement))
         stored = int(settlement.keep.sum())
@@ -134,21 +133,23 @@ class Writer:
         with self._registered(events=events.select(["run_id", "id"]), known_runs=ids):
             return self._connection.sql(_NAMESAKES, params=bounds).to_arrow_table()
 
-    def _delete_event(self, run_id: bytes, event_id: int) -> None:
-        for table, key in (("execution_events", "id"), ("event_logs", "event_id"), ("event_links", "event_id")):
-            statement = f"DELETE FROM {table} WHERE run_id = ?::BLOB::UUID AND {key} = ?"  # noqa: S608 our own names
+    def _delete_event(self, run_id: bytes, event_id: int) -> str:
+        """Returns the status that the event had."""
+        for statement in _DELETE_PARTS:
             self._connection.execute(statement, [run_id, event_id])
+        [[status]] = self._connection.execute(_DELETE_EVENT, [run_id, event_id]).fetchall()
+        return str(status)
 
-    def _correct(self, events: pa.Table, settlement: Settlement) -> None:
-        """Takes what was not new off the runs' counts."""
+    def _correct(self, events: pa.Table, settlement: Settlement, replaced: list[tuple[bytes, str]]) -> None:
+        """Takes what was not new, and the `replaced` (run id, status), off the runs' counts."""
         gone = events.select(["run_id", "status"]).filter(pa.array(~settlement.keep))
-        replaced = pa.table(
+        no_more = pa.table(
             {
-                "run_id": pa.array([run_id for run_id, _ in settlement.replaced], pa.binary(16)),
-                "status": pa.array(["running"] * len(settlement.replaced), pa.string()),
+                "run_id": pa.array([run_id for run_id, _ in replaced], pa.binary(16)),
+                "status": pa.array([status for _, status in replaced], pa.string()),
             }
         )
-        with self._registered(gone=pa.concat_tables([gone, replaced])):
+        with self._registered(gone=pa.concat_tables([gone, no_more])):
             self._connection.execute(_CORRECT_COUNTS)
 
     def _insert(self, table: str, new: RowsWithAttributes, conflict: str = "") -> None:

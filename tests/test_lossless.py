@@ -35,7 +35,7 @@ from clew.collector.intake import Intake
 from clew.collector.projection import Reading, read_requests
 from clew.collector.worker import WORTH_SENDING_BYTES, Reader
 from clew.exporter.otlp import run_as_otlp
-from clew.storage import AttributeColumns, Store
+from clew.storage import Store
 
 TIMEOUT_S = 60
 FREQUENT_OWNERS = 40
@@ -49,11 +49,8 @@ known_keys = sorted(
     | {key for key, _ in EVENT_TYPE_RULES}
     | {"service.name"}
 )
-keys = (
-    st.sampled_from(["", "a", "A", "a\0", "a\0b", "\0", "é", "É", "a.b", '"', "'"])
-    | texts
-    | st.sampled_from(known_keys)
-)
+odd_keys = ["", "a", "A", "a\0", "a\0b", "\0", "é", "É", "a.b", '"', "'"]
+keys = st.sampled_from(odd_keys) | texts | st.sampled_from(known_keys)
 int64s = st.sampled_from([0, -(2**63), 2**63 - 1, 2**53 + 1]) | st.integers(-(2**63), 2**63 - 1)
 uint32s = st.sampled_from([0, 1, 0x301, 2**31, 2**32 - 1]) | st.integers(0, 2**32 - 1)
 times = st.sampled_from([0, 1, 1_700_000_000_123_456_789, 2**63 - 1, 2**63, 2**64 - 1]) | st.integers(0, 2**64 - 1)
@@ -88,6 +85,12 @@ def nested(inner: st.SearchStrategy[AnyValue]) -> st.SearchStrategy[AnyValue]:
 
 values = st.recursive(scalars, nested, max_leaves=6)
 attributes = st.lists(pairs_of(values), max_size=4)
+plain_attributes = st.lists(
+    st.builds(KeyValue, key=st.sampled_from(odd_keys[1:] + known_keys), value=scalars),
+    min_size=1,
+    max_size=4,
+    unique_by=lambda pair: pair.key,
+)
 entity_refs = st.builds(
     EntityRef,
     schema_url=texts,
@@ -142,7 +145,8 @@ places = st.tuples(st.integers(0, 2), st.integers(0, 1), st.integers(0, 1))
 def requests(draw: st.DrawFn) -> list[ExportTraceServiceRequest]:
     """Up to three requests with up to two resources of up to two scopes each; every span's id is its own."""
     drawn = draw(st.lists(spans, max_size=4, unique_by=lambda span: span.span_id))
-    drawn += _crowd(drawn, draw(st.sampled_from([0, 0, FREQUENT_OWNERS])))
+    if drawn and draw(st.sampled_from([True, False, False])):
+        drawn += _crowd(b"a", drawn[0]) + _crowd(b"b", _with(drawn[-1], draw(plain_attributes)))
     blocks: dict[tuple[int, ...], Any] = {}
     built = [ExportTraceServiceRequest() for _ in range(draw(st.integers(1, 3)))]
     for span, place in zip(drawn, draw(st.lists(places, min_size=len(drawn), max_size=len(drawn))), strict=True):
@@ -158,16 +162,22 @@ def requests(draw: st.DrawFn) -> list[ExportTraceServiceRequest]:
     return built
 
 
-def _crowd(models: list[Span], owners: int) -> list[Span]:
-    """So many spans of the models' attributes, under ids of their own: shapes frequent enough to be stored as such."""
-    taken = {model.span_id for model in models}
-    crowd = []
-    for number in range(owners if models else 0):
-        span = Span()
-        span.CopyFrom(models[number % min(2, len(models))])
-        span.span_id = b"crowd" + number.to_bytes(3, "big")
-        if span.span_id not in taken:
-            crowd.append(span)
+def _with(model: Span, attributes: list[KeyValue]) -> Span:
+    span = Span(attributes=attributes, start_time_unix_nano=1)
+    span.trace_id = model.trace_id
+    return span
+
+
+def _crowd(name: bytes, model: Span) -> list[Span]:
+    """So many spans of the model's shape, under ids of their own: frequent enough to be stored as a shape."""
+    crowd = [Span() for _ in range(FREQUENT_OWNERS)]
+    for number, span in enumerate(crowd):
+        span.CopyFrom(model)
+        span.span_id = name + b"-crowd" + bytes([number])
+        span.start_time_unix_nano = number
+        for pair in span.attributes:
+            if pair.value.HasField("string_value"):
+                pair.value.string_value += str(number)
     return crowd
 
 
@@ -263,18 +273,13 @@ def test_every_span_comes_back_as_it_was_sent(
     assert stored(shared_store, sent) == sorted(said for request in sent for said in said_by(request))
 
 
-def _columns(attributes: AttributeColumns) -> list[object]:
-    values = {value_type: column.to_pylist() for value_type, column in attributes.values.items()}
-    return [attributes.offsets.tolist(), attributes.keys.to_pylist(), attributes.types.tolist(), values]
-
-
 def _content(reading: Reading) -> str:
     batch = reading.batch
     if batch is None:
         return repr(reading.fates)
-    parts = [(part.table.to_pydict(), _columns(part.attributes)) for part in (batch.logs, batch.links)]
-    origins = [(origin.table.to_pydict(), _columns(origin.attributes)) for origin in (batch.resources, batch.scopes)]
-    return repr([batch.events.to_pydict(), _columns(batch.attributes), parts, origins, reading.fates])
+    parts = [batch.events, batch.logs, batch.links, batch.resources, batch.scopes]
+    said = [(part.rows.to_pydict(), part.expression, part.pairs and part.pairs.to_pydict()) for part in parts]
+    return repr([batch.runs.to_pydict(), said, reading.fates])
 
 
 def _large_group() -> list[ExportTraceServiceRequest]:
