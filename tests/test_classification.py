@@ -21,6 +21,7 @@ from clew.collector.conventions import (
     TEXTS,
 )
 from clew.collector.projection import read_requests
+from clew.storage.runs import DEFAULT_SESSION
 
 DETERMINISTIC = settings(derandomize=True, database=None, deadline=None, max_examples=150)
 FREE_TEXTS = [name for name in TEXTS if name not in ("agent_role", "event_subtype")]
@@ -43,15 +44,21 @@ def value(plain: Any) -> AnyValue:
 
 
 def classified(*owners: dict[str, Any], **span: Any) -> list[dict[str, Any]]:
-    """The events' rows for spans with these attributes."""
+    """The events' rows for spans with these attributes, each a run of its own, with the session of the run."""
     request = ExportTraceServiceRequest()
     block = request.resource_spans.add().scope_spans.add()
     for number, attributes in enumerate(owners, start=1):
         pairs = [KeyValue(key=key, value=value(plain)) for key, plain in attributes.items()]
-        block.spans.add(trace_id=b"\1" * 16, span_id=number.to_bytes(8, "big"), attributes=pairs, **span)
+        block.spans.add(trace_id=number.to_bytes(16, "big"), span_id=b"12345678", attributes=pairs, **span)
     batch = read_requests([request.SerializeToString()]).batch
     assert batch is not None
-    return batch.events.to_pylist()
+    sessions = {run["id"]: run["session_id"] for run in batch.runs.to_pylist()}
+    rows = batch.events.rows.to_pylist()
+    return [row | {"session_id": _unless(sessions[row["run_id"]], DEFAULT_SESSION)} for row in rows]
+
+
+def _unless(said: str, default: str) -> str | None:
+    return None if said == default else said
 
 
 def one(attributes: dict[str, Any], **span: Any) -> dict[str, Any]:
@@ -145,7 +152,7 @@ def test_only_known_words_fill_a_column_of_known_words(column: str) -> None:
 )
 def test_the_subtype_follows_the_status(end: int, code: int, status: str, subtype: str) -> None:
     """Unless the span itself says what it is."""
-    span = {"end_time_unix_nano": end, "status": Status(code=code)}  # type: ignore[arg-type]
+    span = {"end_time_unix_nano": end, "status": Status(code=code)}
     assert (one({}, **span)["status"], one({}, **span)["event_subtype"]) == (status, subtype)
     assert one({"clew.event.subtype": "pending"}, **span)["event_subtype"] == "pending"
 

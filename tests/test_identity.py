@@ -90,7 +90,7 @@ def _write(store: Store, batch: list[Sent], run_ids: list[UUID]) -> WriteOutcome
             trace_id=run_ids[span.run].bytes,
             span_id=span.span_id.to_bytes(8, "big"),
             name=span.name,
-            kind=span.kind,  # type: ignore[arg-type]
+            kind=span.kind,
             start_time_unix_nano=span.start,
             end_time_unix_nano=span.end,
             status=Status(code=Status.STATUS_CODE_ERROR if span.failed else Status.STATUS_CODE_UNSET),

@@ -46,7 +46,7 @@ def span(
         trace_id=run.bytes,
         span_id=number.to_bytes(8, "big"),
         name=name,
-        kind=kind,  # type: ignore[arg-type]
+        kind=kind,
         start_time_unix_nano=start,
         end_time_unix_nano=end,
         status=Status(code=Status.STATUS_CODE_ERROR if failed else Status.STATUS_CODE_UNSET),

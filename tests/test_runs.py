@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import count, permutations
+from itertools import chain, count, permutations
 from typing import Any
 from uuid import UUID
 
@@ -158,7 +158,24 @@ def test_a_resource_names_the_session_where_the_span_does_not(store: Store) -> N
 # --- by order and by model --------------------------------------------------------------------------------------------
 
 
-def test_the_order_of_batches_does_not_matter(tmp_path_factory: pytest.TempPathFactory) -> None:
+run_numbers = count(1000)
+
+
+@pytest.fixture(scope="module")
+def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    opened = Store.open(str(tmp_path_factory.mktemp("runs") / "clew.duckdb"))
+    yield opened
+    opened.close()
+
+
+def in_a_run_of_their_own(*spans: ResourceSpans) -> UUID:
+    run_id = UUID(int=next(run_numbers))
+    for sent in spans:
+        sent.scope_spans[0].spans[0].trace_id = run_id.bytes
+    return run_id
+
+
+def test_the_order_of_batches_does_not_matter(shared_store: Store) -> None:
     """A run of one root that names all there is comes out the same, however its events are ordered."""
     parts = [
         span(1, name="root", service="s", gen_ai__agent__name="Root", session__id="mine", end=900),
@@ -168,11 +185,10 @@ def test_the_order_of_batches_does_not_matter(tmp_path_factory: pytest.TempPathF
     ]
     rows = []
     for order in permutations(parts):
-        store = Store.open(str(tmp_path_factory.mktemp("order") / "clew.duckdb"))
+        run_id = in_a_run_of_their_own(*order)
         for part in order:
-            send(store, part)
-        rows.append(dict(run(store)))
-        store.close()
+            send(shared_store, part)
+        rows.append({**run(shared_store, run_id), "id": None})
     assert all(row == rows[0] for row in rows)
     assert (rows[0]["name"], rows[0]["agent"], rows[0]["status"]) == ("root", "Root", "completed")
 
@@ -235,16 +251,6 @@ def test_deltas_are_what_an_obvious_model_says(batch: list[dict[str, Any]]) -> N
     }
 
 
-run_numbers = count(1000)
-
-
-@pytest.fixture(scope="module")
-def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    opened = Store.open(str(tmp_path_factory.mktemp("runs") / "clew.duckdb"))
-    yield opened
-    opened.close()
-
-
 parts = st.lists(
     st.tuples(st.booleans(), st.sampled_from([0, 60]), st.booleans(), st.integers(0, 50), st.integers(0, 3)),
     min_size=1,
@@ -258,12 +264,11 @@ def test_status_bounds_and_counts_do_not_depend_on_batches(
     shared_store: Store, said: list[tuple[bool, int, bool, int, int]]
 ) -> None:
     """However a run's events are dealt to batches, these are what the events as a whole say."""
-    run_id = UUID(int=next(run_numbers))
     batches: dict[int, list[ResourceSpans]] = {}
     for number, (is_root, end, failed, start, batch) in enumerate(said, start=1):
         sent = span(number, parent=0 if is_root else 99, start=start, end=end, failed=failed)
-        sent.scope_spans[0].spans[0].trace_id = run_id.bytes
         batches.setdefault(batch, []).append(sent)
+    run_id = in_a_run_of_their_own(*chain(*batches.values()))
     for spans in batches.values():
         send(shared_store, *spans)
     row = run(shared_store, run_id)
