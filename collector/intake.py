@@ -232,6 +232,7 @@ def _outcome(fate: Fate) -> Outcome:
 
 
 def _refusal(error: BaseException) -> Refused:
+    """Whatever went wrong on our side may go right later; only a request that cannot be decoded never will."""
     if isinstance(error, StorageError):
         return Unavailable(f"the store did not take the request: {error}")
-    return Malformed(f"the request could not be read: {type(error).__name__}: {error}")
+    return Unavailable(f"the request could not be handled: {type(error).__name__}: {error}")
