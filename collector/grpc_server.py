@@ -6,9 +6,11 @@ the size limit too; an encoding that it does not know (zstd) it refuses before a
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from concurrent.futures import ThreadPoolExecutor
-from typing import NoReturn
+import threading
+from collections.abc import Coroutine
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -19,69 +21,85 @@ from .answers import response_to, status_of
 from .intake import Intake, Outcome, Refused
 
 SERVICE = trace_service_pb2.DESCRIPTOR.services_by_name["TraceService"].full_name
-# A request holds its thread until its commit, so this is how many can wait for one commit together.
-THREADS_MAX = 128
 
 _FULL_SUCCESS = Outcome(0, "")
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 _log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 class GrpcServer:
-    """Listens once built, serves from `start` to `stop`."""
+    """Listens once built, serves from `start` to `stop`, on an event loop in a thread of its own: a request that waits
+    for its commit takes no thread, so only the intake's bytes bound how many can wait together."""
 
     def __init__(self, intake: Intake, *, host: str, port: int, payload_bytes_max: int = 64 << 20) -> None:
         """Binds `host`:`port` (0: a free port). Raises OSError that names the address when it cannot."""
         self._intake = intake
-        self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="clew-grpc")
-        self._server = grpc.server(self._threads, options=_options(payload_bytes_max))
-        self._health = health.HealthServicer()
-        self._add_services()
-        self.port = self._bound(host, port)
+        self._health = health.aio.HealthServicer()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="clew-grpc", daemon=True)
+        self._thread.start()
+        try:
+            self.port = self._await(self._built(host, port, payload_bytes_max))
+        except BaseException:
+            self._end_loop()
+            raise
 
     def start(self) -> None:
         """Begins to serve; health turns SERVING."""
-        self._server.start()
-        self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        self._await(self._started())
 
     def stop(self, grace_s: float) -> None:
-        """Takes no new request, gives those taken `grace_s` seconds to be answered, then returns."""
-        self._health.enter_graceful_shutdown()
-        self._server.stop(grace_s).wait()
-        self._threads.shutdown(wait=False)
+        """Takes no new request, gives those taken `grace_s` seconds to be answered, then returns. Once is enough."""
+        if not self._loop.is_closed():
+            self._await(self._stopped(grace_s))
+            self._end_loop()
 
-    def _add_services(self) -> None:
+    async def _built(self, host: str, port: int, payload_bytes_max: int) -> int:
+        self._server = grpc.aio.server(options=_options(payload_bytes_max))
         # Neither deserialiser nor serialiser: the handler takes and gives the bytes of the wire.
         export = grpc.unary_unary_rpc_method_handler(self._export)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Export": export}),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
-
-    def _bound(self, host: str, port: int) -> int:
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
             return int(self._server.add_insecure_port(address))
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address} for OTLP/gRPC: is it in use, or not of this machine?") from error
 
-    def _set_health(self, status: int) -> None:
+    async def _started(self) -> None:
+        await self._server.start()
         for service in ("", SERVICE):
-            self._health.set(service, status)
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
 
-    def _export(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+    async def _stopped(self, grace_s: float) -> None:
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_s)
+
+    async def _export(self, request: bytes, context: grpc.aio.ServicerContext) -> bytes:
         try:
-            outcome = self._intake.accept(request).result()
+            outcome = await asyncio.wrap_future(self._intake.accept(request))
         except Exception as error:  # noqa: BLE001 the sender must be answered, whatever happened
-            _refuse(context, error)
+            await _refuse(context, error)
         return b"" if outcome == _FULL_SUCCESS else response_to(outcome).SerializeToString()
 
+    def _await(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-def _refuse(context: grpc.ServicerContext, error: Exception) -> NoReturn:
+    def _end_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+async def _refuse(context: grpc.aio.ServicerContext, error: Exception) -> NoReturn:
     if not isinstance(error, Refused):
         _log.exception("an OTLP/gRPC request failed", exc_info=error)
     status = status_of(error)
-    context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
-    context.abort(_STATUS_CODES[status.code], status.message)
+    details = (("grpc-status-details-bin", status.SerializeToString()),)
+    await context.abort(_STATUS_CODES[status.code], status.message, details)
     raise AssertionError("abort raises")
 
 

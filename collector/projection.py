@@ -197,8 +197,10 @@ def _subtype_of(status: pa.Array) -> pa.Array:
     return pa.array(["start", "complete", "error"]).take(indices)
 
 
-def _logs(spans: pa.StructArray) -> EventParts:
+def _logs(spans: pa.StructArray) -> EventParts | None:
     logs, rows = _unnested(spans.field("events"))
+    if not len(logs):
+        return None
     attributes = flatten(logs.field("attributes"))
     late = _beyond(logs.field("time_unix_nano"))
     columns = {
@@ -212,8 +214,10 @@ def _logs(spans: pa.StructArray) -> EventParts:
     return EventParts(pa.table(columns), attributes.columns)
 
 
-def _links(spans: pa.StructArray) -> EventParts:
+def _links(spans: pa.StructArray) -> EventParts | None:
     links, rows = _unnested(spans.field("links"))
+    if not len(links):
+        return None
     attributes = flatten(links.field("attributes"))
     run_ids, event_ids = links.field("trace_id"), links.field("span_id")
     run_id_fits, event_id_fits = _has_width(run_ids, 16), _has_width(event_ids, 8)

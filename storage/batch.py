@@ -81,13 +81,13 @@ class SpanBatch:
 
     `events` has the columns of `schema.ExecutionEvent` but `otel_span_id` and `attributes` (`run_id` and
     `linked_run_id` as 16 bytes), and besides `session_id` (text or null) and `service_name` for their runs. `id` is
-    the OTel span id; the store decides what becomes of spans that share one.
+    the OTel span id; the store decides what becomes of spans that share one. `logs` and `links`: None for none.
     """
 
     events: pa.Table
     attributes: AttributeColumns
-    logs: EventParts
-    links: EventParts
+    logs: EventParts | None
+    links: EventParts | None
     resources: Origins
     scopes: Origins
 

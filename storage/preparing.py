@@ -24,8 +24,8 @@ class PreparedBatch:
     resources: RowsWithAttributes
     scopes: RowsWithAttributes
     events: RowsWithAttributes
-    logs: RowsWithAttributes
-    links: RowsWithAttributes
+    logs: RowsWithAttributes | None
+    links: RowsWithAttributes | None
 
 
 def prepare(batch: SpanBatch) -> PreparedBatch:
@@ -35,8 +35,8 @@ def prepare(batch: SpanBatch) -> PreparedBatch:
         resources=_of(batch.resources),
         scopes=_of(batch.scopes),
         events=with_attributes(batch.events.drop_columns(_OF_THE_RUN), batch.attributes),
-        logs=_of(batch.logs),
-        links=_of(batch.links),
+        logs=_of(batch.logs) if batch.logs else None,
+        links=_of(batch.links) if batch.links else None,
     )
 
 

@@ -93,7 +93,8 @@ class Writer:
         if not settlement.keep.all() or replaced:
             self._correct(events, settlement, replaced)
         for table, parts in (("event_logs", batch.logs), ("event_links", batch.links)):
-            self._insert(table, _of_events(parts, events, settlement))
+            if parts:
+                self._insert(table, _of_events(parts, events, settlement))
         stored = int(settlement.keep.sum())
         repeated = len(settlement.keep) - stored
         return WriteOutcome(stored=stored, repeated=repeated, replaced=len(settlement.replaced))

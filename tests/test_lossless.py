@@ -277,7 +277,7 @@ def _content(reading: Reading) -> str:
     batch = reading.batch
     if batch is None:
         return repr(reading.fates)
-    parts = [batch.events, batch.logs, batch.links, batch.resources, batch.scopes]
+    parts = filter(None, [batch.events, batch.logs, batch.links, batch.resources, batch.scopes])
     said = [(part.rows.to_pydict(), part.expression, part.pairs and part.pairs.to_pydict()) for part in parts]
     return repr([batch.runs.to_pydict(), said, reading.fates])
 
