@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from .collector.grpc_server import GrpcServer
 from .collector.http_server import otlp_routes
 from .collector.intake import Intake
+from .collector.memory import keep_freed_memory
 from .exporter.otlp import run_as_otlp
 from .query.app import build_app
 from .settings import Settings
@@ -45,6 +46,7 @@ def serving(settings: Settings, on_end: Callable[[], None]) -> Iterator[Addresse
 
     `on_end` is called, on another thread, when the HTTP server ends, asked or not. Raises CannotServe, StorageError.
     """
+    keep_freed_memory()
     with ExitStack() as parts:
         store = parts.enter_context(closing(Store.open(settings.database)))
         registry = CollectorRegistry()

@@ -93,6 +93,7 @@ class Intake:
         self._closing = False
         self._changed = threading.Condition()
         self._metrics = _Metrics(registry or CollectorRegistry())
+        self._metrics.queue_bytes.set_function(lambda: self._queue_bytes)
         self._reader = Reader()
         self._thread = threading.Thread(target=self._run, name="clew-intake")
         self._thread.start()
@@ -122,7 +123,6 @@ class Intake:
 
     def _account(self, payload_bytes: int) -> None:
         self._queue_bytes += payload_bytes
-        self._metrics.queue_bytes.set(self._queue_bytes)
 
     def _run(self) -> None:
         """Stores one group after the other. A large one is read by the worker while the one before is stored; a small

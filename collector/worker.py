@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
+from .memory import keep_freed_memory
 from .projection import Reading, read_requests
 
 WORTH_SENDING_BYTES = 64 << 10
@@ -112,6 +113,7 @@ def _interrupt_blocked() -> Iterator[None]:
 
 
 def _work(line: Connection) -> None:
+    keep_freed_memory()
     with suppress(EOFError, OSError):  # the server is gone, and nobody is left to answer
         while True:
             requests = pickle.loads(line.recv_bytes())  # noqa: S301 from our own parent
