@@ -41,7 +41,7 @@ def request_of_runs() -> tuple[bytes, list[str]]:
             span.start_time_unix_nano, span.end_time_unix_nano = now + number * 1000, now + 10**6
             for key in ("gen_ai.agent.name", "gen_ai.request.model", "user.id", "session.id"):
                 attribute = span.attributes.add(key=key)
-                attribute.value.string_value = f"{key} {random.randrange(100)}"  # noqa: S311
+                attribute.value.string_value = f"{key} {random.randrange(100)}"
     return request.SerializeToString(), run_ids
 
 
@@ -72,7 +72,7 @@ def read_trees(http: str, run_ids: list[str], reads: int) -> dict[str, float]:
     """Percentiles, in milliseconds, of reading one tree after the other."""
     taken = []
     with httpx.Client(base_url=http, timeout=60) as client:
-        for run_id in random.choices(run_ids, k=reads):  # noqa: S311
+        for run_id in random.choices(run_ids, k=reads):
             began = time.perf_counter()
             tree = client.get(f"/api/runs/{run_id}/tree").raise_for_status().json()
             taken.append((time.perf_counter() - began) * 1000)
