@@ -48,7 +48,7 @@ def otlp_routes(intake: Intake, *, payload_bytes_max: int = 64 << 20) -> list[Ro
 
     A body may be gzip, zstd or deflate; over `payload_bytes_max` bytes, before or after decompression, it gets 413.
     """
-    return [Route(PATH, _TraceExport(intake, payload_bytes_max))]
+    return [Route(PATH, _TraceExport(intake, payload_bytes_max), name="OTLP traces over HTTP")]
 
 
 class _TraceExport:
