@@ -11,6 +11,7 @@ import multiprocessing
 import pickle
 import signal
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -42,52 +43,48 @@ class ReadHere:
 class ReadElsewhere:
     """Requests that the worker is reading."""
 
-    requests: list[bytes]
-    reader: Reader
+    reading: Future[Reading]
     elsewhere = True
 
     def result(self) -> Reading:
         """Waits for the reading. Raises UnreadableGroup."""
-        return self.reader.receive(self.requests)
+        return self.reading.result()
 
 
 class Reader:
-    """Owns the worker process, which ends with this one. For one thread; one group at a time is with the worker: the
-    result of a reading is to be taken before the next is started."""
+    """Owns the worker process, which ends with this one, and a thread that carries requests there and readings back."""
 
     def __init__(self) -> None:
         self._process, self._line = _started()
+        self._courier = ThreadPoolExecutor(1, thread_name_prefix="clew-courier")
 
     def start(self, requests: list[bytes]) -> ReadHere | ReadElsewhere:
         """Begins to read the requests where that is quicker."""
         if sum(map(len, requests)) < WORTH_SENDING_BYTES:
             return ReadHere(requests)
+        return ReadElsewhere(self._courier.submit(self._ask, requests))
+
+    def close(self) -> None:
+        """Ends the worker."""
+        self._courier.shutdown()
+        self._end_worker()
+
+    def _ask(self, requests: list[bytes]) -> Reading:
+        """The worker's reading; read here where the worker has ended meanwhile."""
         try:
             self._line.send_bytes(pickle.dumps(requests, protocol=5))
-        except OSError:
-            self._restart()
-            return ReadHere(requests)
-        return ReadElsewhere(requests, self)
-
-    def receive(self, requests: list[bytes]) -> Reading:
-        """The worker's reading of the requests it was sent; read here where the worker has ended meanwhile."""
-        try:
             answer = pickle.loads(self._line.recv_bytes())  # noqa: S301 from our own child
         except (EOFError, OSError):
-            self._restart()
+            self._end_worker()
+            self._process, self._line = _started()
             return read_requests(requests)
         if isinstance(answer, UnreadableGroup):
             raise answer
         return answer
 
-    def close(self) -> None:
-        """Ends the worker."""
+    def _end_worker(self) -> None:
         self._line.close()
         self._process.join()
-
-    def _restart(self) -> None:
-        self.close()
-        self._process, self._line = _started()
 
 
 def _started() -> tuple[SpawnProcess, Connection]:
