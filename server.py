@@ -80,9 +80,6 @@ def _listen(host: str, port: int, option: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=2048)
-        # An answer written in pieces must not wait for the reader's acknowledgement, 40 ms on Linux.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return listener
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             message = f"port {port} on {host} is taken; stop what listens there, or use {option} 0 for a free one"
@@ -90,6 +87,9 @@ def _listen(host: str, port: int, option: str) -> socket.socket:
             reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
             message = f"cannot listen on {_address(host, port)} ({reason}); see --host and {option}"
         raise CannotServe(message) from error
+    # An answer written in pieces must not wait for the reader's acknowledgement, 40 ms on Linux.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 @contextmanager

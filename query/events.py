@@ -46,6 +46,8 @@ LINKS: Any = EventLink.__table__
 RESOURCES: Any = Resource.__table__
 SCOPES: Any = Scope.__table__
 
+NAMES_KNOWN_MAX = 100_000
+
 _COLUMNS = (
     *("id", "otel_span_id", "parent_event_id", "name", "kind", "event_type", "event_subtype", "agent_name"),
     *("agent_role", "model", "status", "status_message", "started_at_unix_nano", "completed_at_unix_nano"),
@@ -82,15 +84,10 @@ def tree_from(rows: pa.Table) -> Tree:
 def read_events(reader: Reader, statement: Select[Any], run: RowMapping) -> pa.Table:
     """The events that `statement` (see `event_rows`) selects, with the columns that `event_json` shows."""
     rows = reader.arrow(statement)
-    names = _together(
-        reader,
-        service=_of_ids(RESOURCES.c.service_name, rows["resource_id"]),
-        scope=_of_ids(SCOPES.c.name, rows["scope_id"]),
-    )
     counts = _together(reader, logs=_counts(LOGS, run), links=_counts(LINKS, run))
     return (
-        rows.append_column("service_name", _found(rows["resource_id"], names["service"]))
-        .append_column("scope_name", _found(rows["scope_id"], names["scope"]))
+        rows.append_column("service_name", _services.of(reader, rows["resource_id"]))
+        .append_column("scope_name", _scopes.of(reader, rows["scope_id"]))
         .append_column("log_count", pc.fill_null(_found(rows["id"], counts["logs"]), 0))
         .append_column("link_count", pc.fill_null(_found(rows["id"], counts["links"]), 0))
     )
@@ -134,8 +131,29 @@ def json_text(attributes: ColumnElement[Any]) -> ColumnElement[str]:
     return cast(cast(attributes, JSON), Text)
 
 
-def _of_ids(column: Any, ids: pa.ChunkedArray) -> Select[Any]:
-    return select(column.table.c.id, column).where(one_of(column.table.c.id, ids.unique().to_pylist()))
+class _Names:
+    """The names of resources or scopes. Their ids are hashes of their content, so what is known once stays true, in
+    whatever store."""
+
+    def __init__(self, column: Any) -> None:
+        self._column = column
+        self._known: dict[int, str | None] = {}
+
+    def of(self, reader: Reader, ids: pa.ChunkedArray) -> pa.Array:
+        """The name of each id, asked for once."""
+        encoded = ids.combine_chunks().dictionary_encode()
+        distinct = encoded.dictionary.to_pylist()
+        unknown = [number for number in distinct if number not in self._known]
+        if unknown:
+            self._ask(reader, unknown)
+        return pa.array([self._known.get(number) for number in distinct], pa.string()).take(encoded.indices)
+
+    def _ask(self, reader: Reader, ids: list[int]) -> None:
+        if len(self._known) + len(ids) > NAMES_KNOWN_MAX:
+            self._known = {}
+        table = self._column.table
+        rows = reader.rows(select(table.c.id, self._column).where(one_of(table.c.id, ids)))
+        self._known |= {row["id"]: row[self._column.name] for row in rows}
 
 
 def _counts(table: Any, run: RowMapping) -> Select[Any]:
@@ -172,6 +190,9 @@ def _cursor_at(page: pa.Table, row: int) -> EventCursor:
         id=page["id"][row].as_py(),
     )
 
+
+_services = _Names(RESOURCES.c.service_name)
+_scopes = _Names(SCOPES.c.name)
 
 _FILTERS: dict[str, Callable[[Any], ColumnElement[bool]]] = {
     "event_type": lambda wanted: EVENTS.c.event_type == wanted.event_type,

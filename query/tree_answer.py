@@ -93,11 +93,14 @@ def _separators(depth: Ints, shape: Shape) -> pa.Array:
 
 
 def _pieces(head: bytes, rows: pa.Table, separators: pa.Array) -> Iterator[bytes]:
-    yield head
+    piece = head
     for start in range(0, rows.num_rows, PIECE_EVENTS):
         texts = event_texts(rows.slice(start, PIECE_EVENTS))
-        yield _joined(join(texts, separators.slice(start, PIECE_EVENTS)))
-    yield b"]}"
+        piece += _joined(join(texts, separators.slice(start, PIECE_EVENTS)))
+        if start + PIECE_EVENTS < rows.num_rows:
+            yield piece
+            piece = b""
+    yield piece + b"]}"
 
 
 def _joined(texts: Any) -> bytes:
