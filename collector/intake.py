@@ -109,7 +109,7 @@ class Intake:
                 reason = "the server is stopping" if self._closing else "the queue is full"
                 raise Busy(f"{reason}; nothing was taken, send the request again")
             self._waiting.append(taken)
-            self._account(len(request))
+            self._queue_bytes += len(request)
             self._changed.notify()
         return taken.answer
 
@@ -120,9 +120,6 @@ class Intake:
             self._changed.notify()
         self._thread.join()
         self._reader.close()
-
-    def _account(self, payload_bytes: int) -> None:
-        self._queue_bytes += payload_bytes
 
     def _run(self) -> None:
         """Stores one group after the other. A large one is read by the worker while the one before is stored; a small
@@ -137,7 +134,7 @@ class Intake:
             if ahead and reading:
                 self._finish(ahead.requests, reading)
             ahead = chosen if chosen.reading.elsewhere else None
-            if not ahead:
+            if requests and not ahead:
                 self._finish(requests, _outcome_of(chosen.reading))
 
     def _next_group(self, *, wait: bool) -> list[_Request]:
@@ -156,10 +153,9 @@ class Intake:
 
     def _finish(self, requests: list[_Request], reading: Reading | BaseException) -> None:
         """Stores what was read of the requests, answers them and gives their bytes back to the queue."""
-        if requests:
-            self._store(requests, reading)
-            with self._changed:
-                self._account(-sum(len(request.payload) for request in requests))
+        self._store(requests, reading)
+        with self._changed:
+            self._queue_bytes -= sum(len(request.payload) for request in requests)
 
     def _store(self, requests: list[_Request], reading: Reading | BaseException) -> None:
         began = perf_counter()
