@@ -1,15 +1,18 @@
 """From request to commit: the queue, the group and the answer.
 
-Group commit without a timer: everything that waits, up to a bound, becomes one batch, is stored in one transaction and
-answered. An idle server commits a single span at once; under load groups grow by themselves. A group that fails is
-tried again request by request, so that one bad request harms no other.
+Group commit: requests that wait together become one batch, are stored in one transaction and answered. One thread
+stores, another gathers and reads what is stored next. An idle server commits a single span at once; under load groups
+grow by themselves, since a commit costs much and a request in it little: those that were answered together mostly come
+back together, and are waited for, shortly. A group that fails is tried again request by request, so that one bad
+request harms no other.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from concurrent.futures import Future
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol
@@ -17,11 +20,12 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ..storage import PreparedBatch, StorageError, WriteOutcome
-from .projection import Fate, Reading
-from .worker import WORTH_SENDING_BYTES, ReadElsewhere, Reader, ReadHere
+from .projection import Fate, Reading, read_requests
+from .worker import WORTH_SENDING_BYTES, Reader
 
 QUEUE_BYTES_MAX = 256 << 20
 GROUP_BYTES_MAX = 16 << 20
+GATHER_S_MAX = 0.010
 RETRY_AFTER_S = 1.0
 REJECTIONS_NAMED_MAX = 5
 
@@ -70,10 +74,10 @@ class _Request:
 
 @dataclass(frozen=True)
 class _Group:
-    """Requests that are stored together, and their reading under way."""
+    """Requests that are stored together, and what was read of them."""
 
     requests: list[_Request]
-    reading: ReadHere | ReadElsewhere
+    reading: Reading | BaseException
 
 
 class Intake:
@@ -89,12 +93,17 @@ class Intake:
         self._sink = sink
         self._queue_bytes_max = queue_bytes_max
         self._waiting: deque[_Request] = deque()
+        self._waiting_bytes = 0
         self._queue_bytes = 0
+        self._taken = 0
+        self._taken_before = 0
+        self._storing = False
         self._closing = False
         self._changed = threading.Condition()
         self._metrics = _Metrics(registry or CollectorRegistry())
         self._metrics.queue_bytes.set_function(lambda: self._queue_bytes)
         self._reader = Reader()
+        self._gatherer = ThreadPoolExecutor(1, thread_name_prefix="clew-reader")
         self._thread = threading.Thread(target=self._run, name="clew-intake")
         self._thread.start()
 
@@ -109,8 +118,11 @@ class Intake:
                 reason = "the server is stopping" if self._closing else "the queue is full"
                 raise Busy(f"{reason}; nothing was taken, send the request again")
             self._waiting.append(taken)
+            self._taken += 1
+            self._waiting_bytes += len(request)
             self._queue_bytes += len(request)
-            self._changed.notify()
+            if len(self._waiting) == 1 or self._is_half() or self._is_all():
+                self._changed.notify()
         return taken.answer
 
     def close(self) -> None:
@@ -119,54 +131,65 @@ class Intake:
             self._closing = True
             self._changed.notify()
         self._thread.join()
+        self._gatherer.shutdown()
         self._reader.close()
 
     def _run(self) -> None:
-        """Stores one group after the other. A large one is read by the worker while the one before is stored; a small
-        one is not chosen before it can be stored, since the longer it grows the less its commit costs each request."""
-        ahead: _Group | None = None
-        while True:
-            reading = _outcome_of(ahead.reading) if ahead else None
-            requests = self._next_group(wait=ahead is None)
-            if not requests and ahead is None:
-                return
-            chosen = _Group(requests, self._reader.start([request.payload for request in requests]))
-            if ahead and reading:
-                self._finish(ahead.requests, reading)
-            ahead = chosen if chosen.reading.elsewhere else None
-            if requests and not ahead:
-                self._finish(requests, _outcome_of(chosen.reading))
+        """Stores one group after the other, while the next is gathered and read."""
+        coming = self._gatherer.submit(self._read_next)
+        while group := coming.result():
+            self._storing = True
+            coming = self._gatherer.submit(self._read_next)
+            self._store(group)
+            with self._changed:
+                self._storing = False
+                self._changed.notify()
 
-    def _next_group(self, *, wait: bool) -> list[_Request]:
-        """What waits: all of it where that is little, else half of what is here, so that one half can be read while the
-        other is stored. Empty when nothing waits, or once closed and finished."""
+    def _read_next(self) -> _Group | None:
+        """The next group; None once closed and finished."""
+        requests = self._next_requests()
+        return _Group(requests, _reading(self._reader.read, requests)) if requests else None
+
+    def _next_requests(self) -> list[_Request]:
+        """Waits for requests worth a commit and takes them off the queue. Empty once closed and finished."""
         with self._changed:
-            if wait:
-                self._changed.wait_for(lambda: self._waiting or self._closing)
-            share = min(max(self._queue_bytes // 2 + 1, WORTH_SENDING_BYTES), GROUP_BYTES_MAX)
+            self._changed.wait_for(lambda: self._closing or self._is_half() or (self._waiting and not self._storing))
+            self._changed.wait_for(lambda: self._closing or self._is_half() or self._is_all(), timeout=GATHER_S_MAX)
+            half = (self._taken + 1) // 2
             group: list[_Request] = []
             size = 0
-            while self._waiting and size < share:
+            while self._waiting and (len(group) < half or size < WORTH_SENDING_BYTES) and size < GROUP_BYTES_MAX:
                 group.append(self._waiting.popleft())
                 size += len(group[-1].payload)
+            self._waiting_bytes -= size
             return group
 
-    def _finish(self, requests: list[_Request], reading: Reading | BaseException) -> None:
-        """Stores what was read of the requests, answers them and gives their bytes back to the queue."""
-        self._store(requests, reading)
-        with self._changed:
-            self._queue_bytes -= sum(len(request.payload) for request in requests)
+    def _is_half(self) -> bool:
+        """Enough waits to be read while the other half is stored."""
+        return self._waiting_bytes >= WORTH_SENDING_BYTES and 2 * len(self._waiting) >= self._taken_before
 
-    def _store(self, requests: list[_Request], reading: Reading | BaseException) -> None:
+    def _is_all(self) -> bool:
+        """As many wait as were here when some were last answered: no more are to be hoped for."""
+        return len(self._waiting) >= self._taken_before
+
+    def _store(self, group: _Group) -> None:
         began = perf_counter()
         try:
-            fates = self._committed(reading)
+            fates = self._committed(group.reading)
         except BaseException as error:  # noqa: BLE001 the senders must be answered, even after a panic in native code
-            self._store_one_by_one(requests, error)
+            self._store_one_by_one(group.requests, error)
             return
         self._metrics.commit_seconds.observe(perf_counter() - began)
-        for request, fate in zip(requests, fates, strict=True):
+        self._release(group.requests)
+        for request, fate in zip(group.requests, fates, strict=True):
             _answer(request, Malformed(fate.malformed) if fate.malformed else _outcome(fate))
+
+    def _release(self, requests: list[_Request]) -> None:
+        """Gives the requests' bytes back to the queue; they are answered next."""
+        with self._changed:
+            self._taken_before = self._taken
+            self._taken -= len(requests)
+            self._queue_bytes -= sum(len(request.payload) for request in requests)
 
     def _committed(self, reading: Reading | BaseException) -> list[Fate]:
         if isinstance(reading, BaseException):
@@ -179,9 +202,10 @@ class Intake:
     def _store_one_by_one(self, requests: list[_Request], error: BaseException) -> None:
         if len(requests) > 1:
             for request in requests:
-                self._store([request], _outcome_of(ReadHere([request.payload])))
+                self._store(_Group([request], _reading(read_requests, [request])))
         else:
             self._metrics.failed.inc()
+            self._release(requests)
             _answer(requests[0], _refusal(error))
 
 
@@ -204,9 +228,9 @@ class _Metrics:
         self.spans.labels("rejected").inc(spans)
 
 
-def _outcome_of(reading: ReadHere | ReadElsewhere) -> Reading | BaseException:
+def _reading(read: Callable[[list[bytes]], Reading], requests: list[_Request]) -> Reading | BaseException:
     try:
-        return reading.result()
+        return read([request.payload for request in requests])
     except BaseException as error:  # noqa: BLE001 the senders must be answered, even after a panic in native code
         return error
 

@@ -11,9 +11,7 @@ import multiprocessing
 import pickle
 import signal
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
@@ -27,62 +25,29 @@ class UnreadableGroup(Exception):
     """The worker could not read a group; read request by request, the one at fault shows."""
 
 
-@dataclass(frozen=True)
-class ReadHere:
-    """Requests that are read when their reading is asked for."""
-
-    requests: list[bytes]
-    elsewhere = False
-
-    def result(self) -> Reading:
-        """See `projection.read_requests`."""
-        return read_requests(self.requests)
-
-
-@dataclass(frozen=True)
-class ReadElsewhere:
-    """Requests that the worker is reading."""
-
-    reading: Future[Reading]
-    elsewhere = True
-
-    def result(self) -> Reading:
-        """Waits for the reading. Raises UnreadableGroup."""
-        return self.reading.result()
-
-
 class Reader:
-    """Owns the worker process, which ends with this one, and a thread that carries requests there and readings back."""
+    """Owns the worker process, which ends with this one. For one thread at a time."""
 
     def __init__(self) -> None:
         self._process, self._line = _started()
-        self._courier = ThreadPoolExecutor(1, thread_name_prefix="clew-courier")
 
-    def start(self, requests: list[bytes]) -> ReadHere | ReadElsewhere:
-        """Begins to read the requests where that is quicker."""
+    def read(self, requests: list[bytes]) -> Reading:
+        """See `projection.read_requests`. Raises UnreadableGroup."""
         if sum(map(len, requests)) < WORTH_SENDING_BYTES:
-            return ReadHere(requests)
-        return ReadElsewhere(self._courier.submit(self._ask, requests))
-
-    def close(self) -> None:
-        """Ends the worker."""
-        self._courier.shutdown()
-        self._end_worker()
-
-    def _ask(self, requests: list[bytes]) -> Reading:
-        """The worker's reading; read here where the worker has ended meanwhile."""
+            return read_requests(requests)
         try:
             self._line.send_bytes(pickle.dumps(requests, protocol=5))
             answer = pickle.loads(self._line.recv_bytes())  # noqa: S301 from our own child
         except (EOFError, OSError):
-            self._end_worker()
+            self.close()
             self._process, self._line = _started()
             return read_requests(requests)
         if isinstance(answer, UnreadableGroup):
             raise answer
         return answer
 
-    def _end_worker(self) -> None:
+    def close(self) -> None:
+        """Ends the worker."""
         self._line.close()
         self._process.join()
 

@@ -314,9 +314,7 @@ def test_the_worker_reads_as_the_server_does() -> None:
     assert sum(map(len, payloads)) > WORTH_SENDING_BYTES
     reader = Reader()
     try:
-        reading = reader.start(payloads)
-        assert reading.elsewhere
-        assert _content(reading.result()) == _content(read_requests(payloads))
+        assert _content(reader.read(payloads)) == _content(read_requests(payloads))
     finally:
         reader.close()
 
