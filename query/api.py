@@ -59,7 +59,8 @@ async def get_tree(asker: Ask, run_id: RunId, wanted: TreeQuery) -> Response:
 
     An event whose parent never came stands at the top, marked `orphan`. Events that are their own ancestors are marked
     `cycle`. With `root`, depth and execution order stay those of the whole run."""
-    return StreamingResponse(await asker.ask(tree_answer, run_id, wanted), media_type=JSON)
+    answer = await asker.ask(tree_answer, run_id, wanted)
+    return json_response(answer) if isinstance(answer, bytes) else StreamingResponse(answer, media_type=JSON)
 
 
 @api.get("/{run_id}/events", response_model=answers.EventPage, summary="The events of a run by pages")

@@ -16,7 +16,7 @@ from ..storage import Reader, event_id_text, run_id_text
 from .attribute_json import AttributeOwner, exact_attributes_text
 from .errors import NotFound
 from .event_json import event_texts, place_in_tree
-from .events import EVENTS, LINKS, LOGS, RESOURCES, SCOPES, event_rows, json_text, of_run, read_events, tree_of
+from .events import EVENT_ROWS, EVENTS, LINKS, LOGS, RESOURCES, SCOPES, json_text, of_run, read_events, tree_of
 from .runs import find_run
 
 # OTel SDKs keep 128 logs and 128 links of a span unless told otherwise.
@@ -26,7 +26,7 @@ PARTS_MAX = 10_000
 def event_detail(reader: Reader, run_id: UUID, event_id: int) -> bytes:
     """The event as a JSON object. Raises NotFound."""
     run = find_run(reader, run_id)
-    row = read_events(reader, event_rows(run).where(EVENTS.c.id == event_id), run)
+    row = read_events(reader, EVENT_ROWS.where(EVENTS.c.id == event_id), run)
     if not row.num_rows:
         message = f"run {run_id_text(run_id)} has no event {event_id_text(event_id)}"
         raise NotFound(f"{message}; GET /api/runs/{run_id_text(run_id)}/tree shows those it has", parameter="event_id")

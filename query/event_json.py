@@ -1,6 +1,6 @@
 """Events as JSON text, made by columns: a hundred thousand events without a Python loop, and without its lock.
 
-FIELDS says what an event looks like in every answer. Rows come from `events.event_rows`; `place_in_tree` adds what only
+FIELDS says what an event looks like in every answer. Rows come from `events.EVENT_ROWS`; `place_in_tree` adds what only
 the whole tree knows.
 """
 

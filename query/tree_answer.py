@@ -14,7 +14,7 @@ from sqlalchemy import RowMapping
 from ..storage import Reader, event_id_text
 from .errors import AnswerTooLarge, NotFound
 from .event_json import TEXT, event_texts, join, place_in_tree
-from .events import EVENTS, TREE_EVENTS_MAX, event_links, event_rows, one_of, read_events, tree_from
+from .events import EVENT_ROWS, EVENTS, TREE_EVENTS_MAX, event_links, one_of, read_events, tree_from
 from .parameters import Shape, TreeWanted
 from .runs import find_run, run_json
 from .tree import NONE, Ints, Tree
@@ -25,8 +25,9 @@ ANSWER_BYTES_MAX = 1 << 29
 PIECE_EVENTS = 8_192
 
 
-def tree_answer(reader: Reader, run_id: UUID, wanted: TreeWanted) -> Iterator[bytes]:
-    """The tree of the run, or what hangs below `wanted.root`, as pieces of one JSON text; they need no reader.
+def tree_answer(reader: Reader, run_id: UUID, wanted: TreeWanted) -> bytes | Iterator[bytes]:
+    """The tree of the run, or what hangs below `wanted.root`, as JSON text; in pieces, which need no reader, where it
+    has more than PIECE_EVENTS events.
 
     Raises NotFound, and AnswerTooLarge where there is more than an answer may hold.
     """
@@ -34,22 +35,23 @@ def tree_answer(reader: Reader, run_id: UUID, wanted: TreeWanted) -> Iterator[by
     tree, part, rows = _whole(reader, run) if wanted.root is None else _part(reader, run, wanted.root)
     _must_fit(rows.nbytes, ANSWER_BYTES_MAX, "bytes")
     rows = place_in_tree(rows, tree).sort_by("execution_order")
-    return _pieces(_head(run, tree, part), rows, _separators(tree.depth[part], wanted.shape))
+    pieces = _pieces(_head(run, tree, part), rows, _separators(tree.depth[part], wanted.shape))
+    return pieces if rows.num_rows > PIECE_EVENTS else b"".join(pieces)
 
 
 def _whole(reader: Reader, run: RowMapping) -> tuple[Tree, slice, pa.Table]:
     _must_fit(run["event_count"], ANSWER_EVENTS_MAX, "events")
-    rows = read_events(reader, event_rows(run), run)
+    rows = read_events(reader, EVENT_ROWS, run)
     tree = tree_from(rows)
     return tree, slice(0, len(tree.ids)), rows
 
 
 def _part(reader: Reader, run: RowMapping, root: int) -> tuple[Tree, slice, pa.Table]:
     _must_fit(run["event_count"], TREE_EVENTS_MAX, "events to find the part in")
-    tree = tree_from(reader.arrow(event_links(run)))
+    tree = tree_from(event_links(reader, run))
     part = tree.subtree(_position(tree, root))
     _must_fit(part.stop - part.start, ANSWER_EVENTS_MAX, "events")
-    rows = read_events(reader, event_rows(run).where(one_of(EVENTS.c.id, tree.ids[part].tolist())), run)
+    rows = read_events(reader, EVENT_ROWS.where(one_of(EVENTS.c.id, tree.ids[part].tolist())), run)
     return tree, part, rows
 
 

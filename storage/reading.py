@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
 
 import duckdb
 import pyarrow as pa
-from sqlalchemy import ClauseElement, Connection, Engine, Executable, RowMapping
+from sqlalchemy import ClauseElement, Connection, Dialect, Engine, Executable, RowMapping
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.compiler import SQLCompiler
 
@@ -28,19 +30,26 @@ class Reader:
         self._check_time()
         return self._connection.execute(statement).mappings().all()
 
-    def arrow(self, statement: ClauseElement) -> pa.Table:
-        """The result of `statement` by columns. UUIDs come as text with dashes; bound values are passed as they are."""
+    def arrow(self, statement: ClauseElement, values: Mapping[str, Any] | None = None) -> pa.Table:
+        """The result of `statement` by columns, with `values` for its named parameters. UUIDs come as text with dashes;
+        bound values are passed as they are. A statement that is kept is compiled once for all values."""
         self._check_time()
-        compiled = statement.compile(self._connection.engine, compile_kwargs={"render_postcompile": True})
-        assert isinstance(compiled, SQLCompiler)  # noqa: S101 only DDL compiles to anything else
-        parameters = compiled.construct_params()
-        values = [parameters[name] for name in compiled.positiontup or ()]
-        return native(self._connection).sql(str(compiled), params=values).to_arrow_table()
+        compiled = _compiled(statement, self._connection.dialect)
+        parameters = compiled.construct_params(values)
+        bound = [parameters[name] for name in compiled.positiontup or ()]
+        return native(self._connection).sql(str(compiled), params=bound).to_arrow_table()
 
     def _check_time(self) -> None:
         """Stops between statements too: an interrupt reaches only the one that runs."""
         if self._over.is_set():
             raise duckdb.InterruptException("the time of this read is over")
+
+
+@lru_cache(maxsize=64)
+def _compiled(statement: ClauseElement, dialect: Dialect) -> SQLCompiler:
+    compiled = statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+    assert isinstance(compiled, SQLCompiler)  # noqa: S101 only DDL compiles to anything else
+    return compiled
 
 
 @contextmanager
