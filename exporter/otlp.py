@@ -33,7 +33,8 @@ def run_as_otlp(store: Store, run_id: UUID) -> bytes | None:
 
 
 def _traces(reader: Reader, run: RowMapping) -> TracesData:
-    logs = _by_event(reader, _of_run(_LOGS, run).order_by(_LOGS.c.log_index))
+    span_events = _of_run(_LOGS, run).where(_LOGS.c.log_index >= 0)
+    logs = _by_event(reader, span_events.order_by(_LOGS.c.log_index))
     links = _by_event(reader, _of_run(_LINKS, run).order_by(_LINKS.c.link_index))
     traces = TracesData()
     blocks: dict[tuple[int, int], ScopeSpans] = {}
@@ -60,8 +61,8 @@ def _of_run(table: Any, run: RowMapping) -> Select[Any]:
     )
 
 
-def _by_event(reader: Reader, statement: Select[Any]) -> dict[int, list[RowMapping]]:
-    rows: dict[int, list[RowMapping]] = {}
+def _by_event(reader: Reader, statement: Select[Any]) -> dict[str, list[RowMapping]]:
+    rows: dict[str, list[RowMapping]] = {}
     for row in reader.rows(statement):
         rows.setdefault(row["event_id"], []).append(row)
     return rows
@@ -88,8 +89,8 @@ def _block(reader: Reader, traces: TracesData, resource_id: int, scope_id: int) 
 
 def _fill_span(span: Span, event: RowMapping) -> None:
     span_id = event["id"] if event["otel_span_id"] is None else event["otel_span_id"]
-    span.trace_id, span.span_id = event["run_id"].bytes, _id_bytes(span_id)
-    span.parent_span_id = b"" if event["parent_event_id"] is None else _id_bytes(event["parent_event_id"])
+    span.trace_id, span.span_id = bytes.fromhex(event["run_id"]), bytes.fromhex(span_id)
+    span.parent_span_id = bytes.fromhex(event["parent_event_id"] or "")
     span.name, span.kind, span.flags = event["name"], event["kind"], event["flags"]
     span.trace_state = event["trace_state"] or ""
     span.start_time_unix_nano = event["started_at_unix_nano"]
@@ -110,8 +111,8 @@ def _fill_log(log: Span.Event, row: RowMapping) -> None:
 
 
 def _fill_link(link: Span.Link, row: RowMapping) -> None:
-    link.trace_id = b"" if row["linked_run_id"] is None else row["linked_run_id"].bytes
-    link.span_id = b"" if row["linked_event_id"] is None else _id_bytes(row["linked_event_id"])
+    link.trace_id = bytes.fromhex(row["linked_run_id"] or "")
+    link.span_id = bytes.fromhex(row["linked_event_id"] or "")
     link.trace_state, link.flags = row["trace_state"] or "", row["flags"]
     link.dropped_attributes_count = row["dropped_attributes_count"]
     _fill_attributes(link, row, Span.Link)
@@ -161,7 +162,3 @@ def _any_value(value: Any) -> AnyValue:
         any_value.kvlist_value.values.extend(_key_values(value))
         any_value.kvlist_value.SetInParent()
     return any_value
-
-
-def _id_bytes(number: int) -> bytes:
-    return number.to_bytes(8, "big", signed=True)

@@ -86,8 +86,8 @@ def _links(reader: Reader, run: RowMapping, event_id: int) -> list[dict[str, Any
     return [
         {
             "link_index": row["link_index"],
-            "linked_run_id": row["linked_run_id"] and run_id_text(row["linked_run_id"]),
-            "linked_event_id": None if row["linked_event_id"] is None else event_id_text(row["linked_event_id"]),
+            "linked_run_id": row["linked_run_id"],
+            "linked_event_id": row["linked_event_id"],
             "trace_state": row["trace_state"],
             "flags": row["flags"],
             "dropped_attributes_count": row["dropped_attributes_count"],

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, RowMapping, Select, and_, or_, select
 
-from ..storage import ExecutionEvent, Reader, WorkflowRun, event_id_text, run_id_text
+from ..storage import ExecutionEvent, Reader, WorkflowRun, run_id_text
 from .errors import NotFound
 from .parameters import RunCursor, RunsWanted
 
@@ -33,13 +33,13 @@ def find_run(reader: Reader, run_id: UUID) -> RowMapping:
 def run_json(run: RowMapping) -> dict[str, Any]:
     """The run as the API shows it: ids in hex, moments as decimal text."""
     return {
-        "id": run_id_text(run["id"]),
+        "id": run["id"],
         "session_id": run["session_id"],
         "name": run["name"],
         "agent": run["agent"],
         "service_name": run["service_name"],
         "status": run["status"],
-        "root_event_id": None if run["root_event_id"] is None else event_id_text(run["root_event_id"]),
+        "root_event_id": run["root_event_id"],
         "started_at_unix_nano": str(run["started_at_unix_nano"]),
         "last_started_at_unix_nano": str(run["last_started_at_unix_nano"]),
         "completed_at_unix_nano": str(run["completed_at_unix_nano"]),

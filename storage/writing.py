@@ -245,7 +245,7 @@ def _of_events(parts: RowsWithAttributes, events: pa.Table, settlement: Settleme
 
 
 _INSERT_SESSIONS = """
-    INSERT INTO sessions
+    INSERT INTO sessions (id, created_at_unix_nano)
     SELECT session_id, min(started_at_unix_nano) FROM runs GROUP BY session_id ON CONFLICT DO NOTHING
 """
 

@@ -174,7 +174,7 @@ def test_distinct_spans_that_share_an_id_are_all_kept(store: Store, together: bo
             send(store, *group)
     assert names(store) == ["client", "later", "server"]
     events = rows(store, ExecutionEvent)
-    assert {event["otel_span_id"] or event["id"] for event in events} == {1}
+    assert {event["otel_span_id"] or event["id"] for event in events} == {f"{1:016x}"}
     assert {event["name"] for event in events if event["otel_span_id"] is None} == {"client"}
 
 

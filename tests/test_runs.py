@@ -77,7 +77,7 @@ def test_a_run_is_as_its_root(store: Store) -> None:
     send(store, span(2, parent=1, start=50, name="child", service="worker", gen_ai__agent__name="Worker"), root)
     row = run(store)
     assert (row["name"], row["agent"], row["service_name"]) == ("root", "Planner", "planner")
-    assert (row["root_event_id"], row["status"]) == (1, "completed")
+    assert (row["root_event_id"], row["status"]) == (f"{1:016x}", "completed")
     assert (row["started_at_unix_nano"], row["last_started_at_unix_nano"]) == (50, 100)
     assert (row["event_count"], row["error_count"], row["completed_at_unix_nano"]) == (2, 0, 200)
 
@@ -91,7 +91,7 @@ def test_a_root_that_comes_late_names_the_run(store: Store) -> None:
     send(store, span(1, name="root", service="planner", gen_ai__agent__name="Planner"))
     late = run(store)
     assert (late["name"], late["agent"], late["service_name"]) == ("root", "Planner", "planner")
-    assert (late["root_event_id"], late["status"]) == (1, "completed")
+    assert (late["root_event_id"], late["status"]) == (f"{1:016x}", "completed")
 
 
 def test_what_the_root_does_not_say_others_do(store: Store) -> None:

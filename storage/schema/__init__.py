@@ -1,0 +1,54 @@
+"""The relational schema, one definition for every engine.
+
+Names follow OpenTelemetry first and the workflow vocabulary second: a run is a trace, an event is a span. Times are
+integer nanoseconds since the epoch. Ids are stored as numbers (`run_id` a UUID, an event's id a signed 64-bit integer)
+and are lower-case hex text to Python, see `ids`.
+
+Foreign keys are declared here for readers, the ORM and engines that enforce them; DuckDB does not get them (it has no
+CASCADE, and its checks would look up an index for every row), there the writer inserts parents first and `deleting`
+follows them.
+"""
+
+from .base import Base, Variant
+from .telemetry import EventLink, EventLog, ExecutionEvent, Resource, Scope, WorkflowMetric
+from .workflow import (
+    AgentRun,
+    ApprovalRequest,
+    Branch,
+    Checkpoint,
+    CostRecord,
+    DAGEdge,
+    DAGNode,
+    File,
+    Message,
+    Project,
+    Session,
+    Task,
+    WorkflowRun,
+    WorkflowStep,
+)
+
+__all__ = [
+    "AgentRun",
+    "ApprovalRequest",
+    "Base",
+    "Branch",
+    "Checkpoint",
+    "CostRecord",
+    "DAGEdge",
+    "DAGNode",
+    "EventLink",
+    "EventLog",
+    "ExecutionEvent",
+    "File",
+    "Message",
+    "Project",
+    "Resource",
+    "Scope",
+    "Session",
+    "Task",
+    "Variant",
+    "WorkflowMetric",
+    "WorkflowRun",
+    "WorkflowStep",
+]
