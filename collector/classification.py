@@ -1,90 +1,101 @@
-"""Columns out of attributes, by the tables of `conventions`, without a loop over spans."""
+"""Columns out of attributes, by the tables of `storage.conventions` and `storage.event_rules`, without a loop over
+spans."""
 
 from __future__ import annotations
 
+from functools import reduce
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..storage.batch import AttributeColumns, ValueType
-from .conventions import AGENT_ROLES, DOUBLES, EVENT_SUBTYPES, EVENT_TYPE_RULES, EVENT_TYPES, INTEGERS, TEXTS
+from ..storage.conventions import (
+    AGENT_ROLES,
+    DOUBLES,
+    EVENT_SUBTYPES,
+    EVENT_TYPES,
+    GUARDS,
+    INTEGERS,
+    MEMBERS,
+    SPAN_NAME,
+    SUMS,
+    TEXTS,
+    Guard,
+    Member,
+)
+from ..storage.event_rules import AGENT_ROLE_RULES, EVENT_SUBTYPE_RULES, EVENT_TYPE_RULES, NONE_FITS, Rules
 
+Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
 NOWHERE = -1
+_NONE_FITS, _UNSAID = -1, -2  # beside the numbers of words
 _INT64 = np.iinfo(np.int64)
-_TEXT_TYPES = (ValueType.STRING, ValueType.INT)
-_NUMBER_TYPES = (ValueType.INT, ValueType.DOUBLE, ValueType.STRING)
-_KNOWN_TEXTS = {"event_subtype": EVENT_SUBTYPES, "agent_role": AGENT_ROLES}
+_JSON_TYPES = (ValueType.STRING, ValueType.JSON)
+_NUMBERS = dict.fromkeys(INTEGERS, pa.int64()) | dict.fromkeys(DOUBLES, pa.float64())
+_SUBTYPE_OF_STATUS = {"running": "start", "completed": "complete", "failed": "error"}
 
 
-def classify(attributes: AttributeColumns) -> dict[str, pa.Array]:
-    """Per owner the columns of TEXTS, INTEGERS and DOUBLES (null where no attribute says) and `event_type` (never
-    null: `info` where nothing says)."""
-    lookup = _Lookup(attributes)
-    columns = {name: _known(name, lookup.texts(keys)) for name, keys in TEXTS.items()}
-    columns |= {name: lookup.numbers(keys, pa.int64()) for name, keys in INTEGERS.items()}
-    columns |= {name: lookup.numbers(keys, pa.float64()) for name, keys in DOUBLES.items()}
-    columns["event_type"] = _event_types(lookup)
-    return columns
+def classify(attributes: AttributeColumns, names: pa.Array, statuses: pa.Array) -> dict[str, pa.Array]:
+    """Per owner, a span with this name and status: the columns of TEXTS, INTEGERS, DOUBLES and `agent_role` (null where
+    nothing says), `event_type` (`info` where nothing says) and `event_subtype` (what the status says where nothing else
+    does, null where the span says a word that is none)."""
+    lookup = _Lookup(attributes, names)
+    columns = {name: lookup.texts(keys) for name, keys in TEXTS.items()}
+    for name, keys in (INTEGERS | DOUBLES).items():
+        sums = [lookup.sums(summands, _NUMBERS[name]) for summands in SUMS.get(name, ()) if lookup.has_any(summands)]
+        columns[name] = reduce(pc.coalesce, sums, lookup.numbers(keys, _NUMBERS[name]))
+    for name, members in MEMBERS.items():
+        columns[name] = reduce(lookup.with_member, members, columns[name])
+    return columns | _worded(lookup, statuses)
 
 
-def _known(name: str, column: pa.Array) -> pa.Array:
-    """`column` without the values that its column does not know."""
-    known = _KNOWN_TEXTS.get(name)
-    if known is None or column.null_count == len(column):
-        return column
-    indices = pc.index_in(column, pa.array(known))
-    return pa.array(known).take(indices)
+def _worded(lookup: _Lookup, statuses: pa.Array) -> dict[str, pa.Array]:
+    """The columns that have a vocabulary."""
+    info = np.full(lookup.owner_count, EVENT_TYPES.index("info"), dtype=np.int64)
+    no_role = np.full(lookup.owner_count, _NONE_FITS, dtype=np.int64)
+    subtypes = np.array([EVENT_SUBTYPES.index(subtype) for subtype in _SUBTYPE_OF_STATUS.values()], dtype=np.int64)
+    by_status = subtypes[pc.index_in(statuses, pa.array(_SUBTYPE_OF_STATUS)).to_numpy()]
+    return {
+        "event_type": lookup.words(EVENT_TYPE_RULES, EVENT_TYPES, info),
+        "event_subtype": lookup.words(EVENT_SUBTYPE_RULES, EVENT_SUBTYPES, by_status),
+        "agent_role": lookup.words(AGENT_ROLE_RULES, AGENT_ROLES, no_role),
+    }
 
 
-def _event_types(lookup: _Lookup) -> pa.Array:
-    types = np.full(lookup.owner_count, EVENT_TYPES.index("info"), dtype=np.int64)
-    for key, meaning in reversed(EVENT_TYPE_RULES):
-        entries = lookup.entries(key, (ValueType.STRING,))
-        if isinstance(meaning, str):
-            types[lookup.owners[entries]] = EVENT_TYPES.index(meaning)
-        elif len(entries):
-            numbers = _numbers_of(lookup.values(ValueType.STRING, entries), meaning)
-            said = numbers != NOWHERE
-            types[lookup.owners[entries[said]]] = numbers[said]
-    return pa.array(EVENT_TYPES).take(pa.array(types))
+def _among(*types: ValueType) -> Bools:
+    """Indexed by the number of a type: is it one of these?"""
+    return np.isin(np.arange(len(ValueType)), types)
 
 
-def _numbers_of(values: pa.Array, meaning: dict[str, str]) -> Ints:
-    """The number in EVENT_TYPES of what each value means, NOWHERE for one that the rule does not know."""
-    encoded = values.dictionary_encode()
-    by_value = [
-        EVENT_TYPES.index(meaning[value]) if value in meaning else NOWHERE for value in encoded.dictionary.to_pylist()
-    ]
-    return np.array(by_value, dtype=np.int64)[encoded.indices.to_numpy()]
+_ANY = _among(*ValueType)
+_TEXT = _among(ValueType.STRING)
+_TEXT_OR_COUNT = _among(ValueType.STRING, ValueType.INT)
+_TEXT_OR_NUMBER = _among(ValueType.STRING, ValueType.INT, ValueType.DOUBLE)
+_TEXT_OR_JSON = _among(*_JSON_TYPES)
 
 
 class _Lookup:
-    """Finds entries by key."""
+    """Finds entries by key, and what they say."""
 
-    def __init__(self, attributes: AttributeColumns) -> None:
+    def __init__(self, attributes: AttributeColumns, names: pa.Array) -> None:
         self._attributes = attributes
+        self._names = names
         self._codes = attributes.keys.indices.to_numpy(zero_copy_only=False)
         self._code_of = {key: code for code, key in enumerate(attributes.keys.dictionary.to_pylist())}
         self.owner_count = len(attributes)
         self.owners: Ints = np.repeat(np.arange(len(attributes)), np.diff(attributes.offsets))
 
-    def entries(self, key: str, types: tuple[ValueType, ...]) -> Ints:
-        """The entries with this key and one of these types."""
-        code = self._code_of.get(key)
-        if code is None:
-            return np.empty(0, dtype=np.int64)
-        entries = np.flatnonzero(self._codes == code)
-        return entries[np.isin(self._attributes.types[entries], types)]
-
-    def values(self, value_type: ValueType, entries: Ints) -> pa.Array:
-        return self._attributes.values[value_type].take(pa.array(entries))
+    def has_any(self, keys: tuple[str, ...]) -> bool:
+        return not self._code_of.keys().isdisjoint(keys)
 
     def texts(self, keys: tuple[str, ...]) -> pa.Array:
         """Per owner the value of the first of the keys that it has, as text."""
-        winners, types = self._winners(keys, _TEXT_TYPES)
+        winners, types = self._winners(keys, _TEXT_OR_COUNT)
         column = self._taken(ValueType.STRING, winners, types, pa.string())
         if (types == ValueType.INT).any():
             column = pc.coalesce(column, self._taken(ValueType.INT, winners, types, pa.int64()).cast(pa.string()))
@@ -92,20 +103,80 @@ class _Lookup:
 
     def numbers(self, keys: tuple[str, ...], arrow_type: pa.DataType) -> pa.Array:
         """Per owner the value of the first of the keys that it has, as a number."""
-        winners, types = self._winners(keys, _NUMBER_TYPES)
+        winners, types = self._winners(keys, _TEXT_OR_NUMBER)
         column = self._taken(ValueType.INT, winners, types, pa.int64()).cast(arrow_type, safe=False)
-        for value_type, own_type in ((ValueType.DOUBLE, pa.float64()), (ValueType.STRING, pa.string())):
-            if (types == value_type).any():
-                values = self._taken(value_type, winners, types, own_type).to_pylist()
-                column = pc.coalesce(column, pa.array([_number(v, arrow_type) for v in values], arrow_type))
+        if (types == ValueType.DOUBLE).any():
+            doubles = self._taken(ValueType.DOUBLE, winners, types, pa.float64())
+            column = pc.coalesce(column, _fitting(doubles, arrow_type))
+        if (types == ValueType.STRING).any():
+            encoded = self._taken(ValueType.STRING, winners, types, pa.string()).dictionary_encode()
+            doubles = pa.array([_number(text) for text in encoded.dictionary.to_pylist()], pa.float64())
+            column = pc.coalesce(column, _fitting(doubles.take(encoded.indices), arrow_type))
         return column
 
-    def _winners(self, keys: tuple[str, ...], types: tuple[ValueType, ...]) -> tuple[Ints, npt.NDArray[np.uint8]]:
+    def sums(self, keys: tuple[str, ...], arrow_type: pa.DataType) -> pa.Array:
+        """Per owner the sum of the values of those of the keys that it has, null where it has none."""
+        parts = np.array([self.numbers((key,), pa.float64()).to_numpy(zero_copy_only=False) for key in keys])
+        sums = np.where(np.isnan(parts).all(axis=0), np.nan, np.nansum(parts, axis=0))
+        return _fitting(pa.array(sums), arrow_type)
+
+    def with_member(self, column: pa.Array, member: Member) -> pa.Array:
+        """`column`, and where it is null what the member says."""
+        if not self.has_any((member.key,)):
+            return column
+        winners, types = self._winners((member.key,), _TEXT_OR_JSON)
+        types[column.is_valid().to_numpy(zero_copy_only=False)] = ValueType.NULL
+        texts = pc.coalesce(*(self._taken(value_type, winners, types, pa.string()) for value_type in _JSON_TYPES))
+        encoded = texts.dictionary_encode()
+        values = [_values_within(text, member) for text in encoded.dictionary.to_pylist()]
+        return pc.coalesce(column, _as_column(values, column.type).take(encoded.indices))
+
+    def words(self, rules: Rules, vocabulary: tuple[str, ...], otherwise: Ints) -> pa.Array:
+        """Per owner the word that the first rule gives which says something, else the word numbered `otherwise`."""
+        numbers = otherwise.copy()
+        for key, meaning in reversed(rules):
+            if isinstance(meaning, str):
+                numbers[self.owners[self._entries(key, _ANY)]] = vocabulary.index(meaning)
+            else:
+                owners, values = self._said(key)
+                meant = _meant(values, meaning, vocabulary) if len(owners) else owners
+                numbers[owners[meant != _UNSAID]] = meant[meant != _UNSAID]
+        return pa.array(vocabulary).take(pa.array(numbers, mask=numbers == _NONE_FITS))
+
+    def _said(self, key: str) -> tuple[Ints, pa.Array]:
+        """The owners that have this key with a text, and the text."""
+        if key == SPAN_NAME:
+            return np.arange(self.owner_count), self._names
+        entries = self._entries(key, _TEXT)
+        return self.owners[entries], self._texts_at(entries)
+
+    def _entries(self, key: str, types: Bools) -> Ints:
+        """The entries with this key and one of these types, of owners that the key's guard lets pass."""
+        code = self._code_of.get(key)
+        if code is None:
+            return np.empty(0, dtype=np.int64)
+        entries = np.flatnonzero(self._codes == code)
+        entries = entries[types[self._attributes.types[entries]]]
+        guard = GUARDS.get(key)
+        return entries if guard is None else entries[self._passing(guard)[self.owners[entries]]]
+
+    def _passing(self, guard: Guard) -> Bools:
+        """Which owners meet the condition."""
+        owners, values = self._said(guard.key)
+        passing = np.full(self.owner_count, guard.absent_passes)
+        passing[owners] = _matching(values, guard.pattern)
+        return passing
+
+    def _texts_at(self, entries: Ints) -> pa.Array:
+        texts = self._attributes.values.get(ValueType.STRING)
+        return pa.nulls(len(entries), pa.string()) if texts is None else texts.take(pa.array(entries))
+
+    def _winners(self, keys: tuple[str, ...], types: Bools) -> tuple[Ints, npt.NDArray[np.uint8]]:
         """Per owner the entry of the first key that it has (NOWHERE: none), and that entry's type. An empty text says
         nothing, as if the key were not there."""
         winners = np.full(self.owner_count, NOWHERE, dtype=np.int64)
         for key in reversed(keys):
-            entries = self._without_empty_texts(self.entries(key, types))
+            entries = self._without_empty_texts(self._entries(key, types))
             winners[self.owners[entries]] = entries
         won = np.zeros(self.owner_count, dtype=np.uint8)
         found = winners != NOWHERE
@@ -113,10 +184,9 @@ class _Lookup:
         return winners, won
 
     def _without_empty_texts(self, entries: Ints) -> Ints:
-        texts = self._attributes.values.get(ValueType.STRING)
-        if texts is None or not len(entries):
+        if not _TEXT[self._attributes.types[entries]].any():
             return entries
-        lengths = pc.fill_null(pc.binary_length(texts.take(pa.array(entries))), -1).to_numpy()
+        lengths = pc.fill_null(pc.binary_length(self._texts_at(entries)), -1).to_numpy()
         return entries[lengths != 0]
 
     def _taken(
@@ -129,14 +199,66 @@ class _Lookup:
         return self._attributes.values[value_type].take(pa.array(winners, mask=~of_type))
 
 
-def _number(value: float | str | None, arrow_type: pa.DataType) -> float | int | None:
-    """A number out of a double or text, None where it is none or does not fit."""
+def _meant(values: pa.Array, meaning: dict[str, str], vocabulary: tuple[str, ...]) -> Ints:
+    """The number of the word that each value means, _UNSAID for a value that the rule does not know."""
+    meant = np.full(len(values), _UNSAID, dtype=np.int64)
+    numbers = {said: _NONE_FITS if word == NONE_FITS else vocabulary.index(word) for said, word in meaning.items()}
+    for pattern in [said for said in numbers if said.endswith("*")]:
+        meant[_matching(values, pattern)] = numbers.pop(pattern)
+    if numbers:
+        places = pc.fill_null(pc.index_in(values, pa.array(numbers, pa.string())), NOWHERE).to_numpy()
+        known = places != NOWHERE
+        meant[known] = np.array(list(numbers.values()), dtype=np.int64)[places[known]]
+    return meant
+
+
+def _matching(values: pa.Array, pattern: str) -> Bools:
+    prefix = pattern.removesuffix("*")
+    matches = pc.equal(values, pattern) if prefix == pattern else pc.starts_with(values, prefix)
+    return matches.to_numpy(zero_copy_only=False)
+
+
+def _values_within(text: str | None, member: Member) -> list[Any]:
+    """The values in this JSON that the member is about. Text that is no JSON is its own value."""
+    if text is None or (member.names and not any(f'"{name}"' in text for name in member.names)):
+        return []
     try:
-        number = float(value) if value is not None else None
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        value = text
+    if not member.names:
+        return [value]
+    return [value[name] for name in member.names if name in value] if isinstance(value, dict) else []
+
+
+def _as_column(found: list[list[Any]], arrow_type: pa.DataType) -> pa.Array:
+    """Per list the first text of it, or the sum of its numbers; null where there is none."""
+    if arrow_type == pa.string():
+        texts = [[str(value) for value in values if _is_text(value)] for values in found]
+        return pa.array([next(iter(of_one), None) for of_one in texts], pa.string())
+    numbers = [[number for value in values if (number := _number(value)) is not None] for values in found]
+    return _fitting(pa.array([sum(of_one) if of_one else None for of_one in numbers], pa.float64()), arrow_type)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool) and value != ""
+
+
+def _fitting(doubles: pa.Array, arrow_type: pa.DataType) -> pa.Array:
+    """The numbers that are finite and fit into the type, null for the others."""
+    values = doubles.to_numpy(zero_copy_only=False)
+    fits = np.isfinite(values)
+    if arrow_type == pa.float64():
+        return pa.array(values, mask=~fits)
+    fits &= (values > _INT64.min) & (values < _INT64.max)
+    return pa.array(np.where(fits, values, 0).astype(np.int64), mask=~fits)
+
+
+def _number(value: Any) -> float | None:
+    """A number out of JSON or text."""
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
     except ValueError:
         return None
-    if number is None or not np.isfinite(number):
-        return None
-    if arrow_type == pa.float64():
-        return number
-    return int(number) if _INT64.min < number < _INT64.max else None

@@ -22,9 +22,9 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from ..storage import PreparedBatch, prepare
 from ..storage.batch import EventParts, Origins, SpanBatch
+from ..storage.conventions import TEXTS
 from .attributes import flatten, from_messages
 from .classification import classify
-from .conventions import TEXTS
 from .otlp import LINKS, LOGS, REQUESTS, RESOURCES, SCOPES, SPANS, MessageColumns, Undecodable, parsed, repaired
 
 Bools = npt.NDArray[np.bool_]
@@ -143,20 +143,25 @@ def _batch(tree: _Tree) -> SpanBatch:
     resources = _Origins(tree.resource_blocks, "resource", RESOURCES, _read_resource)
     scopes = _Origins(tree.scope_blocks, "scope", SCOPES, _read_scope)
     attributes = flatten(spans.field("attributes"))
-    columns = _span_columns(spans) | classify(attributes.columns) | _outcome_columns(spans)
-    columns["event_subtype"] = pc.coalesce(columns["event_subtype"], _subtype_of(columns["status"]))
+    columns = _span_columns(spans) | _outcome_columns(spans)
+    columns |= classify(attributes.columns, columns["name"], columns["status"])
     columns["session_id"] = pc.coalesce(
         columns["session_id"], resources.of_block("session_id").take(pa.array(tree.resource_of_span))
     )
     columns["service_name"] = resources.of_block("service_name").take(pa.array(tree.resource_of_span))
     columns["resource_id"] = resources.of_block("id").take(pa.array(tree.resource_of_span))
     columns["scope_id"] = scopes.of_block("id").take(pa.array(tree.scope_of_span))
+    columns |= own_columns(lookup)
+    columns, costs = with_costs(columns, lookup)
+    logs, links = _logs(spans), _links(spans)
+    records = records_of(columns, attributes.columns, lookup, logs, links)
     columns["otlp_residue"] = _span_residues(spans, attributes.inexact)
     return SpanBatch(
         events=pa.table(columns),
         attributes=attributes.columns,
-        logs=_logs(spans),
-        links=_links(spans),
+        logs=logs,
+        links=links,
+        records=records if costs is None else records | {"cost_records": costs},
         resources=resources.stored(["service_name"]),
         scopes=scopes.stored(["name", "version"]),
     )
@@ -190,11 +195,6 @@ def _outcome_columns(spans: pa.StructArray) -> dict[str, pa.Array]:
         "duration_ns": pa.array(np.where(completed > started, completed - started, 0)),
         "status": status,
     }
-
-
-def _subtype_of(status: pa.Array) -> pa.Array:
-    indices = pc.index_in(status, pa.array(["running", "completed", "failed"]))
-    return pa.array(["start", "complete", "error"]).take(indices)
 
 
 def _logs(spans: pa.StructArray) -> EventParts | None:

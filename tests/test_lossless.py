@@ -30,12 +30,13 @@ from opentelemetry.proto.common.v1.common_pb2 import (
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status, TracesData
 
-from clew.collector.conventions import DOUBLES, EVENT_TYPE_RULES, INTEGERS, TEXTS
 from clew.collector.intake import Intake
 from clew.collector.projection import Reading, read_requests
 from clew.collector.worker import WORTH_SENDING_BYTES, Reader
 from clew.exporter.otlp import run_as_otlp
 from clew.storage import Store
+from clew.storage.conventions import DOUBLES, GUARDS, INTEGERS, MEMBERS, SUMS, TEXTS
+from clew.storage.event_rules import EVENT_SUBTYPE_RULES, EVENT_TYPE_RULES
 
 TIMEOUT_S = 60
 FREQUENT_OWNERS = 40
@@ -46,7 +47,10 @@ DETERMINISTIC = settings(derandomize=True, database=None, deadline=None, max_exa
 texts = st.text(max_size=12) | st.sampled_from(["", "\0", "a\0b", "𝔘𓀀", "é", "\ufeff", "null", "{}"])
 known_keys = sorted(
     {key for table in (TEXTS, INTEGERS, DOUBLES) for keys in table.values() for key in keys}
-    | {key for key, _ in EVENT_TYPE_RULES}
+    | {key for sums in SUMS.values() for keys in sums for key in keys}
+    | {member.key for members in MEMBERS.values() for member in members}
+    | {guard.key for guard in GUARDS.values()}
+    | {key for key, _ in (*EVENT_TYPE_RULES, *EVENT_SUBTYPE_RULES)}
     | {"service.name"}
 )
 odd_keys = ["", "a", "A", "a\0", "a\0b", "\0", "é", "É", "a.b", '"', "'"]
