@@ -44,26 +44,26 @@ def classify(attributes: AttributeColumns, names: pa.Array, statuses: pa.Array) 
     """Per owner, a span with this name and status: the columns of TEXTS, INTEGERS, DOUBLES and `agent_role` (null where
     nothing says), `event_type` (`info` where nothing says) and `event_subtype` (what the status says where nothing else
     does, null where the span says a word that is none)."""
-    lookup = _Lookup(attributes, names)
-    columns = {name: lookup.texts(keys) for name, keys in TEXTS.items()}
+    spans = _Spans(attributes, names)
+    columns = {name: spans.texts(keys) for name, keys in TEXTS.items()}
     for name, keys in (INTEGERS | DOUBLES).items():
-        sums = [lookup.sums(summands, _NUMBERS[name]) for summands in SUMS.get(name, ()) if lookup.has_any(summands)]
-        columns[name] = reduce(pc.coalesce, sums, lookup.numbers(keys, _NUMBERS[name]))
+        sums = [spans.sums(summands, _NUMBERS[name]) for summands in SUMS.get(name, ()) if spans.has_any(summands)]
+        columns[name] = reduce(pc.coalesce, sums, spans.numbers(keys, _NUMBERS[name]))
     for name, members in MEMBERS.items():
-        columns[name] = reduce(lookup.with_member, members, columns[name])
-    return columns | _worded(lookup, statuses)
+        columns[name] = reduce(spans.with_member, members, columns[name])
+    return columns | _worded(spans, statuses)
 
 
-def _worded(lookup: _Lookup, statuses: pa.Array) -> dict[str, pa.Array]:
+def _worded(spans: _Spans, statuses: pa.Array) -> dict[str, pa.Array]:
     """The columns that have a vocabulary."""
-    info = np.full(lookup.owner_count, EVENT_TYPES.index("info"), dtype=np.int64)
-    no_role = np.full(lookup.owner_count, _NONE_FITS, dtype=np.int64)
+    info = np.full(spans.owner_count, EVENT_TYPES.index("info"), dtype=np.int64)
+    no_role = np.full(spans.owner_count, _NONE_FITS, dtype=np.int64)
     subtypes = np.array([EVENT_SUBTYPES.index(subtype) for subtype in _SUBTYPE_OF_STATUS.values()], dtype=np.int64)
     by_status = subtypes[pc.index_in(statuses, pa.array(_SUBTYPE_OF_STATUS)).to_numpy()]
     return {
-        "event_type": lookup.words(EVENT_TYPE_RULES, EVENT_TYPES, info),
-        "event_subtype": lookup.words(EVENT_SUBTYPE_RULES, EVENT_SUBTYPES, by_status),
-        "agent_role": lookup.words(AGENT_ROLE_RULES, AGENT_ROLES, no_role),
+        "event_type": spans.words(EVENT_TYPE_RULES, EVENT_TYPES, info),
+        "event_subtype": spans.words(EVENT_SUBTYPE_RULES, EVENT_SUBTYPES, by_status),
+        "agent_role": spans.words(AGENT_ROLE_RULES, AGENT_ROLES, no_role),
     }
 
 
@@ -79,12 +79,11 @@ _TEXT_OR_NUMBER = _among(ValueType.STRING, ValueType.INT, ValueType.DOUBLE)
 _TEXT_OR_JSON = _among(*_JSON_TYPES)
 
 
-class _Lookup:
-    """Finds entries by key, and what they say."""
+class Lookup:
+    """Finds attributes by key, for all owners at once. Takes no longer for keys that are not there."""
 
-    def __init__(self, attributes: AttributeColumns, names: pa.Array) -> None:
+    def __init__(self, attributes: AttributeColumns) -> None:
         self._attributes = attributes
-        self._names = names
         self._codes = attributes.keys.indices.to_numpy(zero_copy_only=False)
         self._code_of = {key: code for code, key in enumerate(attributes.keys.dictionary.to_pylist())}
         self.owner_count = len(attributes)
@@ -113,6 +112,53 @@ class _Lookup:
             doubles = pa.array([_number(text) for text in encoded.dictionary.to_pylist()], pa.float64())
             column = pc.coalesce(column, _fitting(doubles.take(encoded.indices), arrow_type))
         return column
+
+    def _entries(self, key: str, types: Bools) -> Ints:
+        """The entries with this key and one of these types."""
+        code = self._code_of.get(key)
+        if code is None:
+            return np.empty(0, dtype=np.int64)
+        entries = np.flatnonzero(self._codes == code)
+        return entries[types[self._attributes.types[entries]]]
+
+    def _texts_at(self, entries: Ints) -> pa.Array:
+        texts = self._attributes.values.get(ValueType.STRING)
+        return pa.nulls(len(entries), pa.string()) if texts is None else texts.take(pa.array(entries))
+
+    def _winners(self, keys: tuple[str, ...], types: Bools) -> tuple[Ints, npt.NDArray[np.uint8]]:
+        """Per owner the entry of the first key that it has (NOWHERE: none), and that entry's type. An empty text says
+        nothing, as if the key were not there."""
+        winners = np.full(self.owner_count, NOWHERE, dtype=np.int64)
+        for key in reversed(keys):
+            entries = self._without_empty_texts(self._entries(key, types))
+            winners[self.owners[entries]] = entries
+        won = np.zeros(self.owner_count, dtype=np.uint8)
+        found = winners != NOWHERE
+        won[found] = self._attributes.types[winners[found]]
+        return winners, won
+
+    def _without_empty_texts(self, entries: Ints) -> Ints:
+        if not _TEXT[self._attributes.types[entries]].any():
+            return entries
+        lengths = pc.fill_null(pc.binary_length(self._texts_at(entries)), -1).to_numpy()
+        return entries[lengths != 0]
+
+    def _taken(
+        self, value_type: ValueType, winners: Ints, types: npt.NDArray[np.uint8], arrow_type: pa.DataType
+    ) -> pa.Array:
+        """Per owner the winning entry's value where it has this type, else null."""
+        of_type = types == value_type
+        if not of_type.any():
+            return pa.nulls(self.owner_count, arrow_type)
+        return self._attributes.values[value_type].take(pa.array(winners, mask=~of_type))
+
+
+class _Spans(Lookup):
+    """Attributes of spans with these names, found where the tables' guards let them count."""
+
+    def __init__(self, attributes: AttributeColumns, names: pa.Array) -> None:
+        super().__init__(attributes)
+        self._names = names
 
     def sums(self, keys: tuple[str, ...], arrow_type: pa.DataType) -> pa.Array:
         """Per owner the sum of the values of those of the keys that it has, null where it has none."""
@@ -151,14 +197,9 @@ class _Lookup:
         return self.owners[entries], self._texts_at(entries)
 
     def _entries(self, key: str, types: Bools) -> Ints:
-        """The entries with this key and one of these types, of owners that the key's guard lets pass."""
-        code = self._code_of.get(key)
-        if code is None:
-            return np.empty(0, dtype=np.int64)
-        entries = np.flatnonzero(self._codes == code)
-        entries = entries[types[self._attributes.types[entries]]]
+        entries = super()._entries(key, types)
         guard = GUARDS.get(key)
-        return entries if guard is None else entries[self._passing(guard)[self.owners[entries]]]
+        return entries if guard is None or not len(entries) else entries[self._passing(guard)[self.owners[entries]]]
 
     def _passing(self, guard: Guard) -> Bools:
         """Which owners meet the condition."""
@@ -166,37 +207,6 @@ class _Lookup:
         passing = np.full(self.owner_count, guard.absent_passes)
         passing[owners] = _matching(values, guard.pattern)
         return passing
-
-    def _texts_at(self, entries: Ints) -> pa.Array:
-        texts = self._attributes.values.get(ValueType.STRING)
-        return pa.nulls(len(entries), pa.string()) if texts is None else texts.take(pa.array(entries))
-
-    def _winners(self, keys: tuple[str, ...], types: Bools) -> tuple[Ints, npt.NDArray[np.uint8]]:
-        """Per owner the entry of the first key that it has (NOWHERE: none), and that entry's type. An empty text says
-        nothing, as if the key were not there."""
-        winners = np.full(self.owner_count, NOWHERE, dtype=np.int64)
-        for key in reversed(keys):
-            entries = self._without_empty_texts(self._entries(key, types))
-            winners[self.owners[entries]] = entries
-        won = np.zeros(self.owner_count, dtype=np.uint8)
-        found = winners != NOWHERE
-        won[found] = self._attributes.types[winners[found]]
-        return winners, won
-
-    def _without_empty_texts(self, entries: Ints) -> Ints:
-        if not _TEXT[self._attributes.types[entries]].any():
-            return entries
-        lengths = pc.fill_null(pc.binary_length(self._texts_at(entries)), -1).to_numpy()
-        return entries[lengths != 0]
-
-    def _taken(
-        self, value_type: ValueType, winners: Ints, types: npt.NDArray[np.uint8], arrow_type: pa.DataType
-    ) -> pa.Array:
-        """Per owner the winning entry's value where it has this type, else null."""
-        of_type = types == value_type
-        if not of_type.any():
-            return pa.nulls(self.owner_count, arrow_type)
-        return self._attributes.values[value_type].take(pa.array(winners, mask=~of_type))
 
 
 def _meant(values: pa.Array, meaning: dict[str, str], vocabulary: tuple[str, ...]) -> Ints:
