@@ -20,7 +20,8 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ..storage import PreparedBatch, StorageError, WriteOutcome
-from .projection import Fate, Reading, read_requests
+from .projection import read_requests
+from .reading import Fate, Reading
 from .worker import WORTH_SENDING_BYTES, Reader
 
 QUEUE_BYTES_MAX = 256 << 20

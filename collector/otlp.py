@@ -7,6 +7,7 @@ the same on the wire, and read further only where they occur.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any, TypeVar
 
 import ptars
@@ -16,8 +17,11 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorP
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import ArrayValue, InstrumentationScope
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
@@ -49,20 +53,22 @@ class MessageColumns:
         return self._handler.record_batch_to_array(pa.RecordBatch.from_struct_array(rows)).to_pylist()
 
 
-def repaired(request: bytes) -> tuple[bytes, str]:
-    """A request that ptars refuses or may misread, made canonical by protobuf's own parser, and a warning or "".
+def repaired(request: bytes, message_type: type[Message], columns: MessageColumns | None = None) -> tuple[bytes, str]:
+    """A request that `columns` refuses or may misread, made canonical by protobuf's own parser, and a warning or "".
 
     Text that is not UTF-8 (protobuf forbids it, some producers send it) is kept with U+FFFD in place of the bad bytes.
     Raises Undecodable when the bytes are no request at all.
     """
     try:
-        return ExportTraceServiceRequest.FromString(request).SerializeToString(), ""
+        return message_type.FromString(request).SerializeToString(), ""
     except DecodeError:
         pass
     try:
-        message = _REQUEST_WITH_BYTES.FromString(request)
-    except DecodeError:
-        REQUESTS.decode([request])  # columns can hold what nests deeper than protobuf's parser goes
+        message = _with_bytes(message_type).FromString(request)
+    except DecodeError as error:
+        if columns is None:
+            raise Undecodable(f"not a serialised {message_type.DESCRIPTOR.name}: {error}") from error
+        columns.decode([request])  # columns can hold what nests deeper than protobuf's parser goes
         return request, ""
     _make_utf8(message)
     return message.SerializeToString(), "text that is not UTF-8 was kept with U+FFFD in place of the bad bytes"
@@ -78,10 +84,15 @@ def parsed(message_type: type[M], message: bytes) -> M | None:
     except DecodeError:
         pass
     try:
-        GetMessageClass(_BYTES.FindMessageTypeByName(message_type.DESCRIPTOR.full_name)).FromString(message)
+        _with_bytes(message_type).FromString(message)
     except DecodeError:
         return None
     raise Undecodable("text that is not UTF-8")
+
+
+def _with_bytes(message_type: type[Message]) -> type[Message]:
+    """The same on the wire, its text not checked."""
+    return GetMessageClass(_BYTES.FindMessageTypeByName(message_type.DESCRIPTOR.full_name))
 
 
 def _make_utf8(message: Message) -> None:
@@ -109,9 +120,9 @@ def _files(file: FileDescriptor) -> Iterator[FileDescriptor]:
 
 
 def _edited_pool(edit: Edit) -> DescriptorPool:
-    """OTLP's trace messages with `edit` applied to every field."""
+    """OTLP's messages with `edit` applied to every field."""
     pool, seen = DescriptorPool(), set()
-    for file in _files(ExportTraceServiceRequest.DESCRIPTOR.file):
+    for file in chain.from_iterable(_files(request.DESCRIPTOR.file) for request in _REQUEST_TYPES):
         if file.name not in seen:
             seen.add(file.name)
             proto = FileDescriptorProto()
@@ -148,15 +159,17 @@ def _string_fields(descriptor: Any, seen: set[str]) -> Iterator[str]:
             yield field.full_name
 
 
+_REQUEST_TYPES = (ExportTraceServiceRequest, ExportLogsServiceRequest, ExportMetricsServiceRequest)
 _FLAT = _edited_pool(_cut_recursion)
 _BYTES = _edited_pool(_string_to_bytes)
-_REQUEST_WITH_BYTES = GetMessageClass(_BYTES.FindMessageTypeByName(ExportTraceServiceRequest.DESCRIPTOR.full_name))
-_STRING_FIELDS = frozenset(_string_fields(ExportTraceServiceRequest.DESCRIPTOR, set()))
+_STRING_FIELDS = frozenset(chain.from_iterable(_string_fields(request.DESCRIPTOR, set()) for request in _REQUEST_TYPES))
 
-REQUESTS = MessageColumns(_FLAT, ExportTraceServiceRequest.DESCRIPTOR)
+TRACE_REQUESTS = MessageColumns(_FLAT, ExportTraceServiceRequest.DESCRIPTOR)
+LOG_REQUESTS = MessageColumns(_FLAT, ExportLogsServiceRequest.DESCRIPTOR)
 RESOURCES = MessageColumns(_FLAT, Resource.DESCRIPTOR)
 SCOPES = MessageColumns(_FLAT, InstrumentationScope.DESCRIPTOR)
 SPANS = MessageColumns(_FLAT, Span.DESCRIPTOR)
-LOGS = MessageColumns(_FLAT, Span.Event.DESCRIPTOR)
+SPAN_EVENTS = MessageColumns(_FLAT, Span.Event.DESCRIPTOR)
+LOG_RECORDS = MessageColumns(_FLAT, LogRecord.DESCRIPTOR)
 LINKS = MessageColumns(_FLAT, Span.Link.DESCRIPTOR)
 ARRAYS = MessageColumns(_FLAT, ArrayValue.DESCRIPTOR)

@@ -16,7 +16,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
 from .memory import keep_freed_memory
-from .projection import Reading, read_requests
+from .projection import read_requests
+from .reading import Reading
 
 WORTH_SENDING_BYTES = 64 << 10
 

@@ -1,0 +1,90 @@
+"""Resources and scopes: what the telemetry comes from, the same for every signal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any
+
+import pyarrow as pa
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+
+from ..storage.batch import Origins
+from ..storage.conventions import TEXTS
+from .attributes import from_messages
+from .otlp import RESOURCES, SCOPES, MessageColumns, parsed
+
+Origin = dict[str, Any]
+
+
+class DistinctOrigins:
+    """The distinct resources or scopes of the blocks, and which block has which."""
+
+    def __init__(self, of_block: list[Origin], texts: list[str]) -> None:
+        self._of_block = of_block
+        self._texts = texts
+
+    def of_block(self, name: str) -> pa.Array:
+        """`name` of each block's origin."""
+        return pa.array([origin[name] for origin in self._of_block], pa.int64() if name == "id" else pa.string())
+
+    def stored(self) -> Origins:
+        """Each origin once, with the columns of its table."""
+        distinct = list({origin["id"]: origin for origin in self._of_block}.values())
+        types = {"id": pa.int64(), "dropped_attributes_count": pa.int64(), "otlp": pa.binary()}
+        names = ["id", *self._texts, "schema_url", "dropped_attributes_count", "otlp"]
+        table = {name: pa.array([o[name] for o in distinct], types.get(name, pa.string())) for name in names}
+        return Origins(pa.table(table), from_messages([o["attributes"] for o in distinct]))
+
+
+def resources_of(blocks: pa.StructArray) -> DistinctOrigins:
+    """The resources of ResourceSpans, ResourceLogs …; each knows `service_name` and `session_id` besides its `id`."""
+    return DistinctOrigins(_read(blocks, "resource", RESOURCES, read_resource), ["service_name"])
+
+
+def scopes_of(blocks: pa.StructArray) -> DistinctOrigins:
+    """The scopes of ScopeSpans, ScopeLogs …"""
+    return DistinctOrigins(_read(blocks, "scope", SCOPES, read_scope), ["name", "version"])
+
+
+def _read(
+    blocks: pa.StructArray, field: str, columns: MessageColumns, read: Callable[[bytes | None, str], Origin]
+) -> list[Origin]:
+    messages = blocks.field(field)
+    present = messages.is_valid()
+    encoded_present = iter(columns.encode(messages.filter(present)))
+    encoded = [next(encoded_present) if is_present else None for is_present in present.to_pylist()]
+    schema_urls = blocks.field("schema_url").to_pylist()
+    return [read(message, url) for message, url in zip(encoded, schema_urls, strict=True)]
+
+
+@lru_cache(maxsize=4096)
+def read_resource(message: bytes | None, schema_url: str) -> Origin:
+    """The columns of `schema.Resource` and `session_id`, from a serialised Resource (None: absent)."""
+    resource = parsed(Resource, message or b"") or Resource()
+    texts = {pair.key: pair.value.string_value for pair in resource.attributes}
+    origin = _origin(message, schema_url, resource)
+    return origin | {
+        "service_name": texts.get("service.name") or None,
+        "session_id": next((texts[key] for key in TEXTS["session_id"] if texts.get(key)), None),
+    }
+
+
+@lru_cache(maxsize=4096)
+def read_scope(message: bytes | None, schema_url: str) -> Origin:
+    """The columns of `schema.Scope`, from a serialised InstrumentationScope (None: absent)."""
+    scope = parsed(InstrumentationScope, message or b"") or InstrumentationScope()
+    return _origin(message, schema_url, scope) | {"name": scope.name or None, "version": scope.version or None}
+
+
+def _origin(message: bytes | None, schema_url: str, parsed: Resource | InstrumentationScope) -> Origin:
+    content = b"%d%d " % (message is not None, len(schema_url)) + schema_url.encode() + (message or b"")
+    return {
+        "id": int.from_bytes(blake2b(content, digest_size=8).digest(), "big", signed=True),
+        "schema_url": schema_url or None,
+        "dropped_attributes_count": parsed.dropped_attributes_count,
+        "attributes": parsed.attributes,
+        "otlp": message,
+    }
