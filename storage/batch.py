@@ -6,8 +6,10 @@ A SpanBatch is a set of Arrow tables whose columns bear the names of `schema`. A
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +57,18 @@ class AttributeColumns:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def of(self, owner: int) -> dict[str, Any]:
+        """The attributes of one owner as Python values; what nests is parsed."""
+        entries = range(int(self.offsets[owner]), int(self.offsets[owner + 1]))
+        return {self.keys[entry].as_py(): self._value(entry) for entry in entries}
+
+    def _value(self, entry: int) -> Any:
+        value_type = ValueType(int(self.types[entry]))
+        if value_type is ValueType.NULL:
+            return None
+        value = self.values[value_type][entry].as_py()
+        return json.loads(value) if value_type is ValueType.JSON else value
+
 
 @dataclass(frozen=True)
 class Origins:
@@ -82,6 +96,7 @@ class SpanBatch:
     `events` has the columns of `schema.ExecutionEvent` but `otel_span_id` and `attributes` (`run_id` and
     `linked_run_id` as 16 bytes), and besides `session_id` (text or null) and `service_name` for their runs. `id` is
     the OTel span id; the store decides what becomes of spans that share one. `logs` and `links`: None for none.
+    `records`: what the events bring along for other tables, see `records`; tables with `event_row`, ids as 16 bytes.
     """
 
     events: pa.Table
@@ -90,6 +105,7 @@ class SpanBatch:
     links: EventParts | None
     resources: Origins
     scopes: Origins
+    records: dict[str, pa.Table] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ class PreparedBatch:
     events: RowsWithAttributes
     logs: RowsWithAttributes | None
     links: RowsWithAttributes | None
+    records: dict[str, pa.Table]
 
 
 def prepare(batch: SpanBatch) -> PreparedBatch:
@@ -37,6 +38,7 @@ def prepare(batch: SpanBatch) -> PreparedBatch:
         events=with_attributes(batch.events.drop_columns(_OF_THE_RUN), batch.attributes),
         logs=_of(batch.logs) if batch.logs else None,
         links=_of(batch.links) if batch.links else None,
+        records=batch.records,
     )
 
 

@@ -23,6 +23,7 @@ from .engine import ROW_GROUP_ROWS, native
 from .errors import WriteFailed
 from .identity import Settlement, settle
 from .preparing import PreparedBatch
+from .records import OF_THE_EVENT, STATEMENTS
 from .variant import RowsWithAttributes
 
 KNOWN_KEYS_MAX = 200_000
@@ -95,6 +96,7 @@ class Writer:
         for table, parts in (("event_logs", batch.logs), ("event_links", batch.links)):
             if parts:
                 self._insert(table, _of_events(parts, events, settlement))
+        self._insert_records(batch.records, events, settlement)
         stored = int(settlement.keep.sum())
         repeated = len(settlement.keep) - stored
         return WriteOutcome(stored=stored, repeated=repeated, replaced=len(settlement.replaced))
@@ -157,6 +159,12 @@ class Writer:
         # Batches of a row group each are stored by several threads.
         rows = pa.Table.from_batches(new.rows.combine_chunks().to_batches(max_chunksize=ROW_GROUP_ROWS))
         self._execute(_insert_statement(table, new, conflict), incoming=rows, pairs=new.pairs)
+
+    def _insert_records(self, records: dict[str, pa.Table], events: pa.Table, settlement: Settlement) -> None:
+        for table, statement in STATEMENTS.items():
+            if table in records:
+                incoming = _rows_of_events(records[table], events, settlement)
+                self._execute(statement, incoming=incoming)
 
     def _execute(
         self,
@@ -229,19 +237,29 @@ def _settled(events: RowsWithAttributes, settlement: Settlement) -> RowsWithAttr
 
 def _of_events(parts: RowsWithAttributes, events: pa.Table, settlement: Settlement) -> RowsWithAttributes:
     """The logs or links of events that are kept, each with what it repeats of its event."""
-    row_of_event = parts.rows["event_row"].to_numpy()
-    kept = parts.take(np.flatnonzero(settlement.keep[row_of_event]))
-    row_of_event = kept.rows["event_row"].to_numpy()
-    of_event = {
-        "run_id": events["run_id"].take(pa.array(row_of_event)),
-        "event_id": pa.array(settlement.ids[row_of_event]),
-        "event_started_at_unix_nano": events["started_at_unix_nano"].take(pa.array(row_of_event)),
-    }
-    rows = kept.rows
-    for name, column in of_event.items():
+    rows = _rows_of_events(parts.rows, events, settlement)
+    names = [name for name in parts.names if name != "event_row"]
+    return replace(parts, rows=rows, names=[*names, *_OF_THE_EVENT])
+
+
+_OF_THE_EVENT = ("run_id", "event_id", "event_started_at_unix_nano")
+
+
+def _rows_of_events(rows: pa.Table, events: pa.Table, settlement: Settlement) -> pa.Table:
+    """The rows of events that are kept, `event_row` replaced by what it stands for."""
+    if not settlement.keep.all():
+        rows = rows.filter(pa.array(settlement.keep[rows["event_row"].to_numpy()]))
+    row_of_event = rows["event_row"].to_numpy()
+    at = pa.array(row_of_event)
+    of_event = (
+        events["run_id"].take(at),
+        pa.array(settlement.ids[row_of_event]),
+        events["started_at_unix_nano"].take(at),
+    )
+    rows = rows.drop_columns("event_row")
+    for name, column in zip(_OF_THE_EVENT, of_event, strict=True):
         rows = rows.append_column(name, column)
-    names = [name for name in kept.names if name != "event_row"]
-    return replace(kept, rows=rows, names=[*names, *of_event])
+    return rows
 
 
 _INSERT_SESSIONS = """
@@ -289,7 +307,7 @@ _NAMESAKES = """
 
 _DELETE_PARTS = [
     f"DELETE FROM {table} WHERE run_id = ?::BLOB::UUID AND event_id = ?"  # noqa: S608 our own names
-    for table in ("event_logs", "event_links")
+    for table in ("event_logs", "event_links", *OF_THE_EVENT)
 ]
 _DELETE_EVENT = "DELETE FROM execution_events WHERE run_id = ?::BLOB::UUID AND id = ? RETURNING status"
 
