@@ -9,9 +9,11 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from threading import Lock, Thread
+from queue import SimpleQueue
+from threading import Event, Lock, Thread
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -70,32 +72,48 @@ def chosen_provider(endpoint: str | None, jaeger: str | None) -> trace.TracerPro
 def flush(provider: trace.TracerProvider) -> None:
     """Waits until what has ended has been answered for, FLUSH_S at most."""
     failing = isinstance(provider, _OwnProvider) and provider.failing
-    force_flush = getattr(provider, "force_flush", None)  # the SDK's word; the API's providers have nothing to flush
-    if force_flush:
-        _within(_FLUSH_WHILE_FAILING_S if failing else FLUSH_S, force_flush)
+    _flusher(provider).asked().wait(_FLUSH_WHILE_FAILING_S if failing else FLUSH_S)
 
 
-def _within(seconds: float, *work: Any) -> None:
-    """Does the work and waits for it so long; what takes longer goes on beside the application."""
+class _Flusher:
+    """Flushes a provider beside the application. Its thread is started early: at exit Python starts none."""
 
-    def all_of_it() -> None:
-        for part in work:
-            part()
+    def __init__(self, provider: trace.TracerProvider) -> None:
+        # The SDK's word; the API's providers have nothing to flush.
+        self._flush = getattr(provider, "force_flush", bool)
+        self._waiting: SimpleQueue[Event] = SimpleQueue()
+        self._thread = Thread(target=self._work, name="clew-flush", daemon=True)
+        self._thread.start()
 
-    thread = Thread(target=all_of_it, name="clew-flush", daemon=True)
-    thread.start()
-    thread.join(seconds)
+    @property
+    def works(self) -> bool:
+        """Not in a process that was forked off: threads stay behind."""
+        return self._thread.is_alive()
+
+    def asked(self) -> Event:
+        """Asks for a flush; the event tells when it is done."""
+        done = Event()
+        self._waiting.put(done)
+        return done
+
+    def _work(self) -> None:
+        while True:
+            done = self._waiting.get()
+            try:
+                self._flush()
+            finally:
+                done.set()
 
 
 class _OwnProvider(TracerProvider):
     def __init__(self, to_clew: _Courier, beside: _Courier | None) -> None:
         super().__init__(shutdown_on_exit=False, span_limits=_LIMITS)
         self._to_clew = to_clew
+        self.add_span_processor(_PendingCopies(to_clew))
         for courier in (to_clew, beside):
             if courier:
                 self.add_span_processor(_batching(courier))
-        self.add_span_processor(_PendingCopies(to_clew))
-        atexit.register(_within, FLUSH_S, self.force_flush, self.shutdown)
+        _flusher(self)
 
     @property
     def failing(self) -> bool:
@@ -128,7 +146,7 @@ class _CopiesOfOpenSpans(SpanExporter):
         return self._exporter.export(copies) if copies else SpanExportResult.SUCCESS
 
     def shutdown(self) -> None:
-        self._exporter.shutdown()
+        """Leaves the exporter open: the finished spans may still have to go through it."""
 
 
 class _Courier(SpanExporter):
@@ -139,7 +157,6 @@ class _Courier(SpanExporter):
         self.reason = "no answer"
         self._exporter, self._address = exporter, address
         self._lock = Lock()  # two processors share it, and the SDK's exporter replaces its channel while it retries
-        self._closed = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         with self._lock:
@@ -147,9 +164,7 @@ class _Courier(SpanExporter):
         return SpanExportResult.FAILURE if SpanExportResult.FAILURE in results else SpanExportResult.SUCCESS
 
     def shutdown(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._exporter.shutdown()
+        self._exporter.shutdown()
 
     def _sent(self, portion: Sequence[ReadableSpan]) -> SpanExportResult:
         token = _sending.set(self)
@@ -180,9 +195,24 @@ class _SaidByTheCourier(logging.Filter):
 
 _providers: dict[tuple[str, str | None], _OwnProvider] = {}
 _providers_lock = Lock()
+_flushers: dict[trace.TracerProvider, _Flusher] = {}
 _sending: ContextVar[_Courier | None] = ContextVar("clew_sending", default=None)
 for _name in ("grpc.exporter", "http.trace_exporter", "http._common"):
     logging.getLogger(f"opentelemetry.exporter.otlp.proto.{_name}").addFilter(_SaidByTheCourier())
+
+
+def _flusher(provider: trace.TracerProvider) -> _Flusher:
+    flusher = _flushers.get(provider)
+    if flusher is None or not flusher.works:
+        flusher = _flushers[provider] = _Flusher(provider)
+    return flusher
+
+
+@atexit.register
+def _flush_at_exit() -> None:
+    deadline = time.monotonic() + FLUSH_S
+    for done in [flusher.asked() for flusher in _flushers.values() if flusher.works]:
+        done.wait(max(0.0, deadline - time.monotonic()))
 
 
 def _batching(exporter: SpanExporter) -> BatchSpanProcessor:
@@ -222,8 +252,8 @@ def _portions(spans: Sequence[ReadableSpan]) -> Iterator[list[ReadableSpan]]:
 
 
 def _text_size(span: ReadableSpan) -> int:
-    owners: list[Any] = [span.attributes, *(part.attributes for part in (*span.events, *span.links))]
-    return sum(len(str(value)) for attributes in owners for value in (attributes or {}).values())
+    owners: list[Any] = [span, *span.events, *span.links]
+    return sum(len(str(value)) for owner in owners for value in (owner.attributes or {}).values())
 
 
 def _courier(endpoint: str | None) -> _Courier:

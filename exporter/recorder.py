@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import TracebackType
 
-import anyio
+from anyio import to_thread
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanContext, TracerProvider, format_trace_id
 
@@ -143,7 +143,7 @@ class Run(Scope):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end(kind, error, trace)
-        await anyio.to_thread.run_sync(flush, self._provider)
+        await to_thread.run_sync(flush, self._provider)
 
     @property
     def run_id(self) -> str:

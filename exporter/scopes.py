@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import traceback
 from collections.abc import Mapping, Sequence
 from contextvars import Token
+from operator import index
 from pathlib import Path
 from stat import S_ISREG
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, SupportsIndex, TypeVar
 
 import orjson
 from opentelemetry.context import Context, attach, create_key, detach, get_current, get_value, set_value
@@ -79,7 +81,7 @@ class Scope:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None and not ends_well(error):
-            self._recording.record_exception(error)
+            self._recording.record_exception(error, self._fitted(_said_by(error)))
             self._failed(f"{type(error).__name__}: {error}")
         self._recording.end()
         if self._token:
@@ -102,12 +104,13 @@ class Scope:
         self,
         name: str,
         *,
-        node_type: str | None = None,
+        node_type: str = "agent",
         agent: str | None = None,
         depends_on: Sequence[str] = (),
         order: int | None = None,
     ) -> Scope:
-        """A node of the run's graph; its name is unique within the run, `depends_on` are names of nodes."""
+        """A node of the run's graph: its name is unique within the run, `node_type` is planning, control, agent,
+        approval, parallel_group or terminator, `depends_on` are names of nodes, `order` is its place among them."""
         attributes = {"clew.node.type": node_type, "clew.node.order": order, "clew.node.depends_on": list(depends_on)}
         inherited = {"clew.node.id": given("node", "name", name), "gen_ai.agent.name": agent}
         return self._opened(f"node {name}", attributes, inherited)
@@ -351,6 +354,11 @@ def ends_well(error: BaseException | None) -> bool:
     return error is None or isinstance(error, GeneratorExit) or (isinstance(error, SystemExit) and not error.code)
 
 
+def _said_by(error: BaseException) -> Attributes:
+    """What the SDK records of an exception, of which it cuts and cleans nothing."""
+    return {"exception.message": str(error), "exception.stacktrace": "".join(traceback.format_exception(error))}
+
+
 def _tool_call(event_type: str, tool: str, arguments: Any, call_id: str | None) -> Attributes:
     return {
         "clew.event.type": event_type,
@@ -382,8 +390,10 @@ def _attribute_value(value: Any) -> Any:
     """As OTLP can carry it."""
     if isinstance(value, list):
         return [_sendable(str(item)[:_NAME_MAX]) for item in value]
-    if isinstance(value, bool | float) or (isinstance(value, int) and -(2**63) <= value < 2**63):
+    if isinstance(value, bool | float):
         return value
+    if isinstance(value, SupportsIndex) and -(2**63) <= index(value) < 2**63:
+        return index(value)
     return _sendable(str(value)[:TEXT_MAX])
 
 

@@ -12,13 +12,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 from opentelemetry import trace
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
+    TraceServiceServicer,
+    add_TraceServiceServicer_to_server,
+)
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -36,7 +44,7 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)  # `set_tracer_provider` cannot be undone
     return exporter
 
 
@@ -492,24 +500,46 @@ def test_a_span_has_a_size(memory: InMemorySpanExporter) -> None:
     assert (events[-1].attributes or {})["clew.truncated"] == ("clew.message.content",)
 
 
-def test_much_text_leaves_in_portions(server: Any) -> None:
-    """Spans that together are more than a server takes at once arrive all the same."""
-    with package.run("t", endpoint=server.grpc_target) as run:
-        for _ in range(80):
-            with run.tool_call("big", inputs="é" * record.TEXT_MAX) as tool:
-                tool.outputs("é" * record.TEXT_MAX)
-    assert _tree(server, run.run_id)["run"]["event_count"] == 81
+def test_much_text_leaves_in_portions() -> None:
+    """Collectors refuse messages of more than 4 MiB unless told otherwise: however much is said, all of it arrives."""
+    arrived: list[str] = []
+
+    class Collector(TraceServiceServicer):
+        def Export(self, request: Any, _: Any) -> ExportTraceServiceResponse:  # noqa: N802  # gRPC's name
+            arrived.extend(span.name for r in request.resource_spans for s in r.scope_spans for span in s.spans)
+            return ExportTraceServiceResponse()
+
+    collector = grpc.server(ThreadPoolExecutor(2))
+    add_TraceServiceServicer_to_server(Collector(), collector)
+    port = collector.add_insecure_port("127.0.0.1:0")
+    collector.start()
+    with package.run("t", endpoint=f"127.0.0.1:{port}") as run:
+        for _ in range(60):
+            with run.tool_call("big", inputs="€" * record.TEXT_MAX):
+                pass
+    collector.stop(None)
+    assert arrived.count("execute_tool big") == 60
+    assert "invoke_workflow" in arrived
 
 
 def test_what_cannot_be_said_in_json_or_utf8_does_no_harm(server: Any) -> None:
     """Circular values, numbers past 64 bits and lone surrogates arrive as text that comes near."""
     circular: list[Any] = []
     circular.append(circular)
-    with package.run("lone \ud800", endpoint=server.grpc_target) as run, run.tool_call("t", inputs=circular) as tool:
+    with (
+        suppress(OSError),
+        package.run("lone \ud800", endpoint=server.grpc_target) as run,
+        run.tool_call("t \ud800", inputs=circular) as tool,
+    ):
         tool.outputs({"n": 2**80, "name": "\udcff"})
-    tool_event = _tree(server, run.run_id)["events"][1]
-    assert tool_event["attributes"]["gen_ai.tool.call.arguments"] == "[[...]]"
-    assert str(2**80) in tool_event["attributes"]["gen_ai.tool.call.result"]
+        raise OSError("no \udcff")
+    [root, event] = _tree(server, run.run_id)["events"]
+    assert root["attributes"]["clew.run.task"] == "lone ?"
+    assert (event["name"], event["status_message"]) == ("execute_tool t ?", "OSError: no ?")
+    assert event["attributes"]["gen_ai.tool.call.arguments"] == "[[...]]"
+    assert str(2**80) in event["attributes"]["gen_ai.tool.call.result"]
+    [(_, exception)] = _logs(server, run.run_id, tool.id)
+    assert exception["exception.message"] == "no ?"
 
 
 def test_an_unreachable_server_costs_a_warning(nobody: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -529,7 +559,7 @@ def test_an_unreachable_server_costs_a_warning(nobody: str, caplog: pytest.LogCa
     assert "UNAVAILABLE" in said
 
 
-def test_a_silent_server_costs_no_more_than_the_limit(nobody: str) -> None:
+def test_a_silent_server_costs_no_more_than_the_limit() -> None:
     """A server that takes connections and never answers holds a run's end up for the limit and no longer."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = time.monotonic()
