@@ -253,7 +253,7 @@ def _portions(spans: Sequence[ReadableSpan]) -> Iterator[list[ReadableSpan]]:
 
 def _text_size(span: ReadableSpan) -> int:
     owners: list[Any] = [span, *span.events, *span.links]
-    return sum(len(str(value)) for owner in owners for value in (owner.attributes or {}).values())
+    return sum(len(key) + len(str(value)) for owner in owners for key, value in (owner.attributes or {}).items())
 
 
 def _courier(endpoint: str | None) -> _Courier:

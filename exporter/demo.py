@@ -157,7 +157,7 @@ def _file(path: str, when: _When, size_bytes: int, file_type: str) -> Step:
         "file.path": path,
         "file.size": size_bytes,
         "clew.file.type": file_type,
-        "clew.file.role": "generated",
+        "clew.file.role": "output",
     }
     logs = [Log("clew.file", when[1], written)]
     return Step(f"write {path}", *when, {"clew.event.type": "file_gen", "file.path": path}, logs=logs)
@@ -165,7 +165,11 @@ def _file(path: str, when: _When, size_bytes: int, file_type: str) -> Step:
 
 def _handoff(sender: str, recipient: str, at_ms: int, said: str) -> Step:
     message = {"clew.message.sender": sender, "clew.message.recipient": recipient, "clew.message.content": said}
-    attributes = {"gen_ai.operation.name": "handoff", "clew.event.type": "handoff", "gen_ai.agent.name": sender}
+    attributes = {
+        "clew.event.type": "handoff",
+        "gen_ai.agent.name": sender,
+        "clew.inputs": json.dumps({"to": recipient}),
+    }
     return Step(f"hand over to {recipient}", at_ms, 20, attributes, logs=[Log("clew.message", 5, message)])
 
 

@@ -8,7 +8,7 @@
 Names are OTel's (`gen_ai.*`, `file.*`, `session.id`) where it has them, else `clew.*`; any OTel backend can read them.
 
 The recorder never makes the application fail, wait for a server or grow without bounds: texts are cut at TEXT_MAX
-characters (snapshots at SNAPSHOT_MAX), those of one span and its span events together at SPAN_TEXT_MAX, and
+characters (snapshots at SNAPSHOT_MAX); once a span and its span events have SPAN_TEXT_MAX, further ones at SHORT_TEXT.
 `clew.truncated` then lists the attributes that were cut. Only misuse raises: ValueError for a value, RuntimeError for a
 scope that is used before its `with` or opened twice.
 """
@@ -29,6 +29,7 @@ from .scopes import (
     CHECKPOINT_TYPES,
     FILE_ROLES,
     HASHED_BYTES_MAX,
+    SHORT_TEXT,
     SNAPSHOT_MAX,
     SPAN_TEXT_MAX,
     TEXT_MAX,
@@ -50,6 +51,7 @@ __all__ = [
     "FILE_ROLES",
     "HASHED_BYTES_MAX",
     "RUN_STATUSES",
+    "SHORT_TEXT",
     "SNAPSHOT_MAX",
     "SPAN_TEXT_MAX",
     "TEXT_MAX",

@@ -26,7 +26,7 @@ TEXT_MAX = 65_536
 SNAPSHOT_MAX = 262_144
 SPAN_TEXT_MAX = 1_000_000
 HASHED_BYTES_MAX = 64 * 1024 * 1024
-_NAME_MAX = 256
+SHORT_TEXT = 256
 
 _SCOPE = create_key("clew-scope")
 
@@ -68,7 +68,7 @@ class Scope:
         if self._outer:
             self._inherited = {**self._outer._inherited, **self._inherited}
         self._span = self._provider.get_tracer("clew.record").start_span(
-            _sendable(self._name[:_NAME_MAX]),
+            _sendable(self._name[:SHORT_TEXT]),
             context=context,
             kind=self._kind,
             attributes=self._fitted({**self._inherited, **self._attributes}),
@@ -93,7 +93,7 @@ class Scope:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        Scope.__exit__(self, kind, error, trace)
+        self.__exit__(kind, error, trace)
 
     @property
     def id(self) -> str:
@@ -265,12 +265,13 @@ class Scope:
         self._recording.set_status(StatusCode.ERROR, _sendable(why[:TEXT_MAX]))
 
     def _fitted(self, attributes: Attributes, text_max: int = TEXT_MAX) -> dict[str, Any]:
-        """Those that say something, texts cut to what a text and this span may have."""
+        """Those that say something, texts cut to what a text and this span may have. Short ones stay whole: a status
+        set at the end is to arrive however much was said before."""
         fitted: dict[str, Any] = {}
         cut = []
         for key, value in attributes.items():
             if isinstance(value, str):
-                fitted[key] = _sendable(value[: min(text_max, self._room)])
+                fitted[key] = _sendable(value[: max(SHORT_TEXT, min(text_max, self._room))])
                 self._room -= len(fitted[key])
                 cut += [key] if len(fitted[key]) < len(value) else []
             elif value is not None and value != []:
@@ -380,16 +381,14 @@ def _text(value: Any) -> str | None:
 def _json(value: Any) -> str:
     try:
         return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY).decode()
-    except (
-        TypeError
-    ):  # circular, nested too deep, numbers past 64 bits: the application has nothing to do about it here
+    except TypeError:  # circular, nested too deep, numbers past 64 bits
         return repr(value)
 
 
 def _attribute_value(value: Any) -> Any:
     """As OTLP can carry it."""
     if isinstance(value, list):
-        return [_sendable(str(item)[:_NAME_MAX]) for item in value]
+        return [_sendable(str(item)[:SHORT_TEXT]) for item in value]
     if isinstance(value, bool | float):
         return value
     if isinstance(value, SupportsIndex) and -(2**63) <= index(value) < 2**63:

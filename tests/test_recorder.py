@@ -488,15 +488,17 @@ def test_texts_have_a_size(memory: InMemorySpanExporter) -> None:
 
 
 def test_a_span_has_a_size(memory: InMemorySpanExporter) -> None:
-    """The texts of a span and its span events together stay within SPAN_TEXT_MAX, however many there are."""
+    """Once a span and its span events have SPAN_TEXT_MAX characters, only short texts are whole; its status is."""
     with package.run("t") as run:
         for _ in range(2 * record.SPAN_TEXT_MAX // record.TEXT_MAX):
             run.message("x" * record.TEXT_MAX)
-    events = _span(memory, "invoke_workflow").events
+    span = _span(memory, "invoke_workflow")
+    events = span.events
     contents = [str((event.attributes or {})["clew.message.content"]) for event in events]
-    assert 0 < record.SPAN_TEXT_MAX - sum(map(len, contents)) < 100
-    assert contents[0]
-    assert not contents[-1]
+    whole = record.SPAN_TEXT_MAX // record.TEXT_MAX
+    assert [len(content) for content in contents[:whole]] == [record.TEXT_MAX] * whole
+    assert {len(content) for content in contents[whole + 1 :]} == {record.SHORT_TEXT}
+    assert (span.attributes or {})["clew.run.status"] == "completed"
     assert (events[-1].attributes or {})["clew.truncated"] == ("clew.message.content",)
 
 
@@ -566,6 +568,25 @@ def test_a_silent_server_costs_no_more_than_the_limit() -> None:
         with package.run("t", endpoint=f"127.0.0.1:{silent.getsockname()[1]}"):
             pass
         assert time.monotonic() - started < delivery.FLUSH_S + 1
+
+
+def test_an_event_loop_goes_on_meanwhile() -> None:
+    """While the end of an asynchronous run waits for its server, other tasks work."""
+
+    async def work(endpoint: str) -> int:
+        async def record_a_run() -> None:
+            async with package.run("t", endpoint=endpoint):
+                pass
+
+        recording = asyncio.create_task(record_a_run())
+        turns = 0
+        while not recording.done():
+            await asyncio.sleep(0.01)
+            turns += 1
+        return turns
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert asyncio.run(work(f"127.0.0.1:{silent.getsockname()[1]}")) > 10
 
 
 def test_spans_arrive_again_after_an_outage(start_server: Callable[..., Any], tmp_path: Path) -> None:
