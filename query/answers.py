@@ -19,11 +19,11 @@ Cursor = Annotated[str | None, Field(description="Pass it as `cursor` for the ne
 Cost = float | Literal["NaN", "Infinity", "-Infinity"] | None
 
 
-class _Answer(BaseModel):
+class Answer(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Problem(_Answer):
+class Problem(Answer):
     """What went wrong and what to do about it."""
 
     code: Annotated[str, Field(description="For programs: invalid_parameter, not_found, busy, timeout …")]
@@ -31,21 +31,26 @@ class Problem(_Answer):
     parameter: Annotated[str | None, Field(description="The parameter to blame, if one is.")]
 
 
-class ErrorAnswer(_Answer):
+class ErrorAnswer(Answer):
     """Every error has this shape."""
 
     error: Problem
 
 
-class Run(_Answer):
+class Run(Answer):
     """One workflow execution, one OTel trace."""
 
     id: Annotated[Hex32, Field(description="The trace id.")]
     session_id: str
+    project_id: Hex32 | None
+    task_id: str | None
     name: str | None
+    mode: Annotated[str | None, Field(description="How it was to be worked, such as one_shot or planning_control.")]
     agent: str | None
+    model: str | None
     service_name: str | None
-    status: Annotated[str, Field(description="running, completed or failed.")]
+    status: Annotated[str, Field(description="By telemetry running, completed or failed.")]
+    task_description: str | None
     root_event_id: Hex16 | None
     started_at_unix_nano: UnixNano
     last_started_at_unix_nano: Annotated[UnixNano, Field(description="When the latest of its events started.")]
@@ -55,14 +60,14 @@ class Run(_Answer):
     error_count: int
 
 
-class RunPage(_Answer):
+class RunPage(Answer):
     """Runs, newest first."""
 
     runs: list[Run]
     next_cursor: Cursor
 
 
-class Event(_Answer):
+class Event(Answer):
     """One action of a run, one OTel span. Depth, order, self time and children are those of the whole run's tree; null
     for events of a run too large to build a tree of."""
 
@@ -103,7 +108,7 @@ class NestedEvent(Event):
     children: list[NestedEvent]
 
 
-class TreeAnswer(_Answer):
+class TreeAnswer(Answer):
     """A run's events, depth first; siblings by start, then id."""
 
     run: Run
@@ -114,14 +119,14 @@ class TreeAnswer(_Answer):
     events: list[Event] | list[NestedEvent]
 
 
-class EventPage(_Answer):
+class EventPage(Answer):
     """Events of a run by start, then id."""
 
     events: list[Event]
     next_cursor: Cursor
 
 
-class ResourceAnswer(_Answer):
+class ResourceAnswer(Answer):
     """What produced the telemetry."""
 
     service_name: str | None
@@ -130,7 +135,7 @@ class ResourceAnswer(_Answer):
     attributes: Attributes
 
 
-class ScopeAnswer(_Answer):
+class ScopeAnswer(Answer):
     """The instrumentation library."""
 
     name: str | None
@@ -140,7 +145,7 @@ class ScopeAnswer(_Answer):
     attributes: Attributes
 
 
-class LogAnswer(_Answer):
+class LogAnswer(Answer):
     """A moment inside an event."""
 
     log_index: int
@@ -150,7 +155,7 @@ class LogAnswer(_Answer):
     attributes: Attributes
 
 
-class LinkAnswer(_Answer):
+class LinkAnswer(Answer):
     """A link to an event of the same or another run."""
 
     link_index: int
@@ -178,7 +183,7 @@ class EventDetail(Event):
     links: list[LinkAnswer]
 
 
-class Usage(_Answer):
+class Usage(Answer):
     """Tokens and cost, counted once: an event counts only when no event below it reports usage."""
 
     events: Annotated[int, Field(description="Events that counted.")]
@@ -211,7 +216,7 @@ class ModelUsage(Usage):
     model: str | None
 
 
-class Percentiles(_Answer):
+class Percentiles(Answer):
     """Of the durations of events that lasted; null where none did."""
 
     p50: int | None
@@ -220,7 +225,7 @@ class Percentiles(_Answer):
     p99: int | None
 
 
-class Statistics(_Answer):
+class Statistics(Answer):
     """A run's figures."""
 
     run_id: Hex32
@@ -238,13 +243,13 @@ class Statistics(_Answer):
     usage_by_model: list[ModelUsage]
 
 
-class State(_Answer):
+class State(Answer):
     """How the server is."""
 
     status: Literal["ok"]
 
 
-class Addresses(_Answer):
+class Addresses(Answer):
     """What the server answers to."""
 
     name: str

@@ -19,6 +19,7 @@ from . import answers
 from .api import ERRORS, Ask, api, json_response, otlp
 from .asking import Asker
 from .errors import answer_errors
+from .provenance_api import provenance
 
 RunAsOtlp = Callable[[Store, UUID], bytes | None]
 
@@ -45,6 +46,7 @@ def build_app(
     app.state.run_as_otlp = run_as_otlp
     answer_errors(app)
     app.include_router(api)
+    app.include_router(provenance)
     if run_as_otlp is not None:
         app.include_router(otlp)
     app.include_router(operation)

@@ -102,15 +102,19 @@ def one_of(column: ColumnElement[int], numbers: list[int]) -> ColumnElement[bool
 
 def event_page(reader: Reader, run_id: UUID, wanted: EventsWanted) -> bytes:
     """`{"events": [...], "next_cursor": ...}`, by start, then id. Raises NotFound."""
-    run = find_run(reader, run_id)
-    conditions = [condition(wanted) for name, condition in _FILTERS.items() if getattr(wanted, name) is not None]
+    return orjson.dumps(page_of(reader, find_run(reader, run_id), wanted))
+
+
+def page_of(reader: Reader, run: RowMapping, wanted: EventsWanted, *conditions: ColumnElement[bool]) -> dict[str, Any]:
+    """`event_page` for orjson, of the run's events that meet the conditions."""
+    conditions += tuple(condition(wanted) for name, condition in _FILTERS.items() if getattr(wanted, name) is not None)
     by_start = (EVENTS.c.started_at_unix_nano, EVENTS.c.id < 0, EVENTS.c.id)
     statement = EVENT_ROWS.where(*conditions).order_by(*by_start).limit(wanted.limit + 1)
     found = read_events(reader, statement, run)
     page = place_in_tree(found.slice(0, wanted.limit), tree_of(reader, run))
     cursor = _cursor_at(page, wanted.limit - 1).text() if found.num_rows > page.num_rows else None
     events = [orjson.Fragment(text + "}") for text in event_texts(page).to_pylist()]
-    return orjson.dumps({"events": events, "next_cursor": cursor})
+    return {"events": events, "next_cursor": cursor}
 
 
 def of_run(table: Any, run: RowMapping, *, start: str = "started_at_unix_nano") -> ColumnElement[bool]:

@@ -18,6 +18,9 @@ from ..storage.ids import event_id_text, parse_event_id, parse_run_id, run_id_te
 
 PAGE_ROWS_DEFAULT = 50
 PAGE_ROWS_MAX = 1000
+# Each file's event is looked up in the tree of its run.
+FILE_EVENTS_MAX = 100
+CONTENT_CHARACTERS = 2_000
 
 _NANOS = {"s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9, "w": 7 * 86400 * 10**9}
 _RELATIVE = re.compile(rf"-(\d{{1,9}})([{''.join(_NANOS)}])", re.ASCII)
@@ -25,6 +28,9 @@ _UNIX_NANO = re.compile(r"\d{1,19}", re.ASCII)
 # A "+" that was not escaped in the URL arrives as a space.
 _RFC_3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[-+ ]\d\d:\d\d)", re.ASCII)
 _INT64_MAX = (1 << 63) - 1
+_NUMBER = re.compile(r"\d{1,18}", re.ASCII)
+_HEX_32 = re.compile(r"[0-9a-f]{32}")
+_NO_CURSOR = "not a cursor of this server; pass next_cursor of the page before as it came"
 
 
 def parse_instant(text: str) -> int:
@@ -92,6 +98,39 @@ class EventCursor(BaseModel):
         return cls(started_at_unix_nano=started_at, id=parse_event_id(event_id))
 
 
+class RowCursor(BaseModel):
+    """The last row of a page: its time, and the key that tells it from others of the same time."""
+
+    time_unix_nano: int
+    key: int | UUID | str
+
+    def text(self) -> str:
+        key = run_id_text(self.key) if isinstance(self.key, UUID) else str(self.key)
+        return _opaque([self.time_unix_nano, key])
+
+    @classmethod
+    def numbered(cls, text: str) -> RowCursor:
+        """Of rows whose key is a number."""
+        time_unix_nano, key = _from_opaque(text)
+        if not _NUMBER.fullmatch(key):
+            raise ValueError(_NO_CURSOR)
+        return cls(time_unix_nano=time_unix_nano, key=int(key))
+
+    @classmethod
+    def hex(cls, text: str) -> RowCursor:
+        """Of rows whose key is 32 hex digits."""
+        time_unix_nano, key = _from_opaque(text)
+        if not _HEX_32.fullmatch(key):
+            raise ValueError(_NO_CURSOR)
+        return cls(time_unix_nano=time_unix_nano, key=UUID(key))
+
+    @classmethod
+    def named(cls, text: str) -> RowCursor:
+        """Of rows whose key is text."""
+        time_unix_nano, key = _from_opaque(text)
+        return cls(time_unix_nano=time_unix_nano, key=key)
+
+
 def _opaque(key: list[int | str]) -> str:
     return urlsafe_b64encode(orjson.dumps(key)).decode().rstrip("=")
 
@@ -103,7 +142,7 @@ def _from_opaque(text: str) -> tuple[int, str]:
             return int(started_at), hex_id
     except (ValueError, TypeError):
         pass
-    raise ValueError("not a cursor of this server; pass next_cursor of the page before as it came")
+    raise ValueError(_NO_CURSOR)
 
 
 _TEXT = WithJsonSchema({"type": "string"})
@@ -172,6 +211,77 @@ class TreeWanted(_Parameters):
     )
 
 
+_CURSOR = Field(None, description="`next_cursor` of the page before.")
+_NumberedCursor = Annotated[RowCursor, BeforeValidator(RowCursor.numbered), _TEXT]
+_HexCursor = Annotated[RowCursor, BeforeValidator(RowCursor.hex), _TEXT]
+_NamedCursor = Annotated[RowCursor, BeforeValidator(RowCursor.named), _TEXT]
+
+
+class PageWanted(_Parameters):
+    """Which page of rows. What is listed says in `cursor` what its keys are."""
+
+    limit: Limit = PAGE_ROWS_DEFAULT
+    cursor: Annotated[RowCursor, WithJsonSchema({"type": "string"})] | None = _CURSOR
+
+
+class FilesWanted(PageWanted):
+    """Which files of a run."""
+
+    role: str | None = Field(None, description="Only files that were written (`output`) or read (`input`).")
+    file_type: str | None = Field(None, description="Only files of this type, such as `code` or `plot`.")
+    cursor: _HexCursor | None = _CURSOR
+
+
+class MessagesWanted(PageWanted):
+    """Which messages of a run, and how much of each."""
+
+    sender: str | None = Field(None, description="Only messages from this sender.")
+    recipient: str | None = Field(None, description="Only messages to this recipient.")
+    agent_name: str | None = Field(None, description="Only messages of events of this agent.")
+    full: bool = Field(False, description=f"Whole contents, instead of their first {CONTENT_CHARACTERS:,} characters.")
+    cursor: _NumberedCursor | None = _CURSOR
+
+
+class CostsWanted(PageWanted):
+    """Which cost records of a run."""
+
+    source: str | None = Field(None, description="Only costs that were `reported` by the producer, or `estimated`.")
+    cursor: _NumberedCursor | None = _CURSOR
+
+
+class NodeEventsWanted(EventsWanted):
+    """Which events of a node."""
+
+    run_id: Annotated[UUID, BeforeValidator(parse_run_id), _RUN_ID] | None = Field(
+        None, description="The run that has the node; else the latest run that has one of this name."
+    )
+
+
+class SessionsWanted(PageWanted):
+    """Which sessions."""
+
+    status: str | None = Field(None, description="Only sessions in this status.")
+    cursor: _NamedCursor | None = _CURSOR
+
+
+class FileEventsWanted(PageWanted):
+    """Which file, or files."""
+
+    path: str | None = Field(None, description="The file's path, as it was recorded.")
+    path_prefix: str | None = Field(None, min_length=1, description="Every file whose path begins with this.")
+    role: str | None = Field(None, description="Only events that wrote it (`output`) or read it (`input`).")
+    limit: Annotated[int, Field(ge=1, le=FILE_EVENTS_MAX, description="How many to answer with at most.")] = (
+        PAGE_ROWS_DEFAULT
+    )
+    cursor: _HexCursor | None = _CURSOR
+
+
 RunsQuery = Annotated[RunsWanted, Query()]
 EventsQuery = Annotated[EventsWanted, Query()]
 TreeQuery = Annotated[TreeWanted, Query()]
+FilesQuery = Annotated[FilesWanted, Query()]
+MessagesQuery = Annotated[MessagesWanted, Query()]
+CostsQuery = Annotated[CostsWanted, Query()]
+NodeEventsQuery = Annotated[NodeEventsWanted, Query()]
+SessionsQuery = Annotated[SessionsWanted, Query()]
+FileEventsQuery = Annotated[FileEventsWanted, Query()]

@@ -42,6 +42,12 @@ class Tree:
         outside = np.flatnonzero(self.depth[position + 1 :] <= self.depth[position])
         return slice(position, position + 1 + int(outside[0]) if outside.size else len(self.ids))
 
+    def path_up(self, position: int) -> Ints:
+        """Where the event at `position` stands, the event it hangs from, and so on to the top."""
+        depth_before = self.depth[position::-1]
+        least = np.minimum.accumulate(depth_before)
+        return position - np.flatnonzero(np.append(True, depth_before[1:] < least[:-1]))
+
     def root_count(self, part: slice = slice(None)) -> int:
         """How many events stand at the top of `part`, orphans and cut rings not among them."""
         depth = self.depth[part]

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
+import uvicorn
+from prometheus_client import CollectorRegistry
+from sqlalchemy.orm import Session as OrmSession
 
-from clew.storage import Store
+from clew.query.app import build_app
+from clew.storage import Base, ExecutionEvent, Resource, Scope, Session, Store, WorkflowRun
 
 STOP_S = 30
 FREE_PORTS = ("--grpc-port", "0", "--http-port", "0")
@@ -110,6 +118,72 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened = Store.open(str(tmp_path / "store.duckdb"))
     yield opened
     opened.close()
+
+
+@dataclass
+class Rows:
+    """Writes rows into `store` by themselves. Times are nanoseconds after START."""
+
+    START = 1_750_000_000_000_000_000
+    store: Store
+
+    def add(self, *rows: Base) -> None:
+        with OrmSession(self.store.engine) as session:
+            session.add_all(rows)
+            session.commit()
+
+    def run(self, run_id: str, *, at: int = 0, lasts: int = 1_000, session_id: str = "default", **more: Any) -> str:
+        """A run, whose session is there already unless it is `default`; gives its id."""
+        with OrmSession(self.store.engine) as session:
+            if session.get(Session, session_id) is None:
+                session.add(Session(id=session_id, created_at_unix_nano=self.START))
+                session.flush()
+            bounds = {"started_at_unix_nano": self.START + at, "completed_at_unix_nano": self.START + at + lasts}
+            figures = {"status": "completed", "event_count": 0, "error_count": 0, **more}
+            last = {"last_started_at_unix_nano": self.START + at + lasts}
+            session.add(WorkflowRun(id=run_id, session_id=session_id, **bounds, **last, **figures))
+            session.commit()
+        return run_id
+
+    def event(self, run_id: str, number: int, parent: int | None = None, *, at: int = 0, **more: Any) -> str:
+        """An event of a run that is there; gives its id, the number in hex."""
+        with OrmSession(self.store.engine) as session:
+            if session.get(Resource, 1) is None:
+                session.add(Resource(id=1, service_name="workshop", dropped_attributes_count=0, attributes={}))
+                session.add(Scope(id=1, name="tests", dropped_attributes_count=0, attributes={}))
+                session.flush()
+            started_at = self.START + at
+            times = {"started_at_unix_nano": started_at, "completed_at_unix_nano": started_at + 10, "duration_ns": 10}
+            said = {"name": f"step {number}", "event_type": "info", "status": "completed", "attributes": {}, **more}
+            numbers = dict.fromkeys(("kind", "status_code", "flags"), 0)
+            dropped = {f"dropped_{part}_count": 0 for part in ("attributes", "events", "links")}
+            above = None if parent is None else f"{parent:016x}"
+            keys = {"run_id": run_id, "id": f"{number:016x}", "parent_event_id": above, "resource_id": 1, "scope_id": 1}
+            session.add(ExecutionEvent(**keys, **times, **said, **numbers, **dropped))
+            session.get_one(WorkflowRun, run_id).event_count += 1
+            session.commit()
+        return f"{number:016x}"
+
+
+@pytest.fixture
+def rows(store: Store) -> Rows:
+    """Writes rows into `store`."""
+    return Rows(store)
+
+
+@pytest.fixture
+def api_client(store: Store) -> Iterator[httpx.Client]:
+    """A client of the API over `store`, which a thread of this process serves."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    app = build_app(store, registry=CollectorRegistry())
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+        yield client
+    server.should_exit = True
+    thread.join()
 
 
 @pytest.fixture
