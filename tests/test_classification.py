@@ -305,11 +305,14 @@ def test_the_first_rule_that_says_something_decides(batch: list[dict[str, Any]])
         ({"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "write_file"}, "file_gen"),
         ({"openinference.span.kind": "LLM", "llm.model_name": "m"}, "agent_call"),
         ({"clew.event.type": "handoff", "gen_ai.operation.name": "chat"}, "handoff"),
+        ({"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "transfer_to_billing"}, "handoff"),
+        ({SPAN_NAME: "handoff to Billing", "openinference.span.kind": "TOOL"}, "handoff"),
+        ({"ag2.span.type": "speaker_selection", "ag2.speaker_selection.selected": "critic"}, "handoff"),
         ({"http.request.method": "GET"}, "info"),
     ],
 )
 def test_spans_as_they_occur(attributes: dict[str, str], event_type: str) -> None:
-    """A model call, tools of three kinds, OpenInference, our own word, and what is none of these."""
+    """A model call, tools of three kinds, OpenInference, our own word, hand-overs, and what is none of these."""
     assert one(attributes)["event_type"] == event_type
 
 
