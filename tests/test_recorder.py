@@ -36,16 +36,12 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
     return exporter
 
 
-def _tree(server: Any, run_id: str) -> dict[str, Any]:
-    tree: dict[str, Any] = httpx.get(f"{server.http_url}/api/runs/{run_id}/tree").raise_for_status().json()
-    return tree
+def _tree(server: Any, run_id: str) -> Any:
+    return httpx.get(f"{server.http_url}/api/runs/{run_id}/tree").raise_for_status().json()
 
 
-def _event(server: Any, run_id: str, event_id: str) -> dict[str, Any]:
-    event: dict[str, Any] = (
-        httpx.get(f"{server.http_url}/api/runs/{run_id}/events/{event_id}").raise_for_status().json()
-    )
-    return event
+def _event(server: Any, run_id: str, event_id: str) -> Any:
+    return httpx.get(f"{server.http_url}/api/runs/{run_id}/events/{event_id}").raise_for_status().json()
 
 
 def _logs(server: Any, run_id: str, event_id: str) -> list[tuple[str, dict[str, Any]]]:
