@@ -38,6 +38,7 @@ app.add_typer(migrate_app, name="migrate")
 
 RunId = Annotated[str | None, typer.Argument(metavar="RUN", help="A run's id or the start of it; else the latest run.")]
 Url = Annotated[str, typer.Option(envvar="CLEW_URL", help="The server to ask.")]
+Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the API's answer as it came.")]
 Database = Annotated[str | None, typer.Option(envvar="CLEW_DB", metavar="PATH", help="The database; as for `serve`.")]
 Revision = Annotated[str, typer.Argument(help="A revision, as `clew migrate history` lists them.")]
@@ -96,7 +97,7 @@ def runs(
     status: Annotated[str | None, typer.Option(help="Only running, completed or failed runs.")] = None,
     agent: Annotated[str | None, typer.Option(help="Only runs of this agent.")] = None,
     since: Annotated[str | None, typer.Option(help="Only runs that began after this: -1h, -7d, or RFC 3339.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 20,
+    limit: Limit = 20,
     url: Url = LOCAL_URL,
     as_json: AsJson = False,
 ) -> None:
@@ -137,6 +138,57 @@ def stats(run: RunId = None, url: Url = LOCAL_URL, as_json: AsJson = False) -> N
         _say(answer)
     else:
         terminal.draw_statistics(terminal.console(), json.loads(answer))
+
+
+@app.command()
+def files(
+    run: RunId = None,
+    role: Annotated[str | None, typer.Option(help="Only output (written) or input (read) files.")] = None,
+    file_type: Annotated[str | None, typer.Option("--type", help="Only files of this type.")] = None,
+    limit: Limit = 50,
+    url: Url = LOCAL_URL,
+    as_json: AsJson = False,
+) -> None:
+    """List the files of a run and who wrote or read them, in order of time."""
+    filters = {"role": role, "file_type": file_type, "limit": limit}
+    with _asking(url) as client:
+        answer = client.get(f"/api/runs/{client.run_id(run)}/files", **filters)
+    if as_json:
+        _say(answer)
+    else:
+        terminal.draw_files(terminal.console(), json.loads(answer))
+
+
+@app.command()
+def messages(
+    run: RunId = None,
+    sender: Annotated[str | None, typer.Option(help="Only messages from this sender.")] = None,
+    recipient: Annotated[str | None, typer.Option(help="Only messages to this recipient.")] = None,
+    agent: Annotated[str | None, typer.Option(help="Only messages of this agent's events.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Show contents whole, not one line each.")] = False,
+    limit: Limit = 50,
+    url: Url = LOCAL_URL,
+    as_json: AsJson = False,
+) -> None:
+    """List the messages of a run: who said what to whom, in order of time."""
+    filters = {"sender": sender, "recipient": recipient, "agent_name": agent, "full": full or None, "limit": limit}
+    with _asking(url) as client:
+        answer = client.get(f"/api/runs/{client.run_id(run)}/messages", **filters)
+    if as_json:
+        _say(answer)
+    else:
+        terminal.draw_messages(terminal.console(), json.loads(answer), full=full)
+
+
+@app.command()
+def graph(run: RunId = None, url: Url = LOCAL_URL, as_json: AsJson = False) -> None:
+    """Draw the graph of a run: its nodes in working order, each with what it waits for."""
+    with _asking(url) as client:
+        answer = client.get(f"/api/runs/{client.run_id(run)}/graph")
+    if as_json:
+        _say(answer)
+    else:
+        terminal.draw_graph(terminal.console(), json.loads(answer))
 
 
 @migrate_app.command()

@@ -1,4 +1,4 @@
-"""Runs, trees and statistics drawn in a terminal. Takes the API's JSON, knows nothing of where it comes from.
+"""Runs and what is in them, drawn in a terminal. Takes the API's JSON, knows nothing of where it comes from.
 
 Colour where the console has it; the same lines without it when piped. Text from telemetry is shown only as far as it is
 printable: a span's name cannot move the cursor.
@@ -6,7 +6,7 @@ printable: a span's name cannot move the cursor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TextIO
@@ -37,6 +37,7 @@ ICONS = {
 OTHER_ICON = ("○", "white")
 STATUS_MARKS = {"completed": ("✓", "green"), "failed": ("✗", "red"), "running": ("…", "yellow")}
 OTHER_MARK = ("·", "white")
+FILE_ROLES = {"output": ("wrote", "green"), "input": ("read", "blue")}
 # unit, its nanoseconds, how many of it belong to the next unit, digits after the point
 DURATION_UNITS = (("ns", 1, 1_000, 0), ("µs", 1_000, 1_000, 0), ("ms", 10**6, 1_000, 0), ("s", 10**9, 60, 1))
 
@@ -52,10 +53,10 @@ def draw_runs(to: Console, page: Record) -> None:
     runs = page["runs"]
     header = ["run", "", "name", "agent", "started", "duration", "events", "errors"]
     digits = _distinct_digits([run["id"] for run in runs])
-    rows = [[Text(title, "dim") for title in header], *(_run_row(run, digits) for run in runs)]
+    rows = [_header(header), *(_run_row(run, digits) for run in runs)]
     _print_rows(to, rows, "<<<<<>>>", flexible=2)
     if page["next_cursor"]:
-        to.print(Text(f"… older runs: --limit {2 * len(runs)} shows more", "dim"))
+        _hint(to, f"… older runs: --limit {2 * len(runs)} shows more")
 
 
 def draw_tree(to: Console, tree: Record, *, depth_max: int, lines_max: int) -> None:
@@ -68,7 +69,7 @@ def draw_tree(to: Console, tree: Record, *, depth_max: int, lines_max: int) -> N
     if lines:
         _print_rows(to, _tree_rows(lines, top, _bars(to, run)), "<<>>><", flexible=0)
     for note in _notes(tree, lines, top):
-        to.print(Text(note, "dim"), soft_wrap=True)
+        _hint(to, note)
 
 
 def draw_statistics(to: Console, statistics: Record) -> None:
@@ -84,7 +85,46 @@ def draw_statistics(to: Console, statistics: Record) -> None:
         if rows:
             to.print()
             header = [key.removesuffix("_name").replace("_", " "), "events", "tokens in", "tokens out", "cost"]
-            _print_rows(to, [[Text(title, "dim") for title in header], *rows], "<>>>>", flexible=0)
+            _print_rows(to, [_header(header), *rows], "<>>>>", flexible=0)
+
+
+def draw_files(to: Console, page: Record) -> None:
+    """One line a file, in the order given, with the event that wrote or read it; says when there are more."""
+    files = page["files"]
+    if not files:
+        _hint(to, "no files: a span event `clew.file` with the attribute `file.path` says that a span wrote one")
+        return
+    header = ["time", "", "file", "type", "bytes", "agent", "event"]
+    _print_rows(to, [_header(header), *map(_file_row, files)], "<<<<><<", flexible=2)
+    if page["next_cursor"]:
+        _hint(to, f"… more files: --limit {2 * len(files)} shows more")
+
+
+def draw_messages(to: Console, page: Record, *, full: bool = False) -> None:
+    """One line a message, in the order given, or with `full` its whole content below that line; says when there are
+    more."""
+    messages = page["messages"]
+    if not messages:
+        _hint(to, "no messages: spans with `gen_ai.input.messages`, or span events `clew.message`, tell what was said")
+        return
+    if full:
+        for message in messages:
+            _draw_message(to, message)
+    else:
+        rows = [[*_message_head(message), _text(_on_one_line(message["content"]))] for message in messages]
+        _print_rows(to, [_header(["time", "from → to", "tokens", "content"]), *rows], "<<><", flexible=3)
+    if page["next_cursor"]:
+        _hint(to, f"… later messages: --limit {2 * len(messages)} shows more")
+
+
+def draw_graph(to: Console, graph: Record) -> None:
+    """One line a node, in the order given, further right the longer the way to it, with arrows from what it waits
+    for."""
+    if not graph["nodes"]:
+        _hint(to, "no nodes: spans with the attribute `clew.node.id` make them, `clew.node.depends_on` their order")
+        return
+    header = ["node", "", "type", "agent", "duration", "events", "waits for"]
+    _print_rows(to, [_header(header), *_node_rows(graph)], "<<<<>><", flexible=6)
 
 
 def duration_text(duration_ns: int) -> str:
@@ -285,6 +325,77 @@ def _usage_cells(counts: Mapping[str, int], name: str, usage: Record) -> list[Te
     return [Text(f"{count:,}"), *map(Text, tokens), Text(cost_text(usage.get("cost_usd")))]
 
 
+# Files and messages.
+
+
+def _file_row(file: Record) -> list[Text]:
+    event = file["event"] or {}
+    size = "" if file["size_bytes"] is None else f"{file['size_bytes']:,}"
+    return [
+        Text(_clock_text(int(file["created_at_unix_nano"])), "dim"),
+        Text(*FILE_ROLES.get(file["role"], OTHER_MARK)),
+        _text(file["file_path"]),
+        _text(file["file_type"], "dim"),
+        Text(size),
+        _text(event.get("agent_name")),
+        _text(event.get("name"), "dim"),
+    ]
+
+
+def _draw_message(to: Console, message: Record) -> None:
+    to.print(Text("  ").join(cell for cell in _message_head(message) if cell), soft_wrap=True)
+    for line in message["content"].splitlines():
+        to.print(Text("  ") + Text(_printable(line)), soft_wrap=True)
+
+
+def _on_one_line(content: str) -> str:
+    return " ".join(content[: 2 * TEXT_LENGTH_MAX].split())
+
+
+def _message_head(message: Record) -> list[Text]:
+    sender, recipient = message["sender"] or message["role"], message["recipient"]
+    said = Text(" → ", "dim").join(_text(name) for name in (sender, recipient) if name)
+    tokens = "" if message["tokens"] is None else f"{message['tokens']:,}"
+    return [Text(_clock_text(int(message["time_unix_nano"])), "dim"), said, Text(tokens)]
+
+
+# Graphs.
+
+
+def _node_rows(graph: Record) -> Iterator[list[Text]]:
+    arrows: dict[str, list[Record]] = {node["id"]: [] for node in graph["nodes"]}
+    for edge in graph["edges"]:
+        arrows.setdefault(edge["to_node_id"], []).append(edge)
+    levels: dict[str, int] = {}
+    for node in graph["nodes"]:
+        waits_for = arrows[node["id"]]
+        levels[node["id"]] = max((levels.get(edge["from_node_id"], -1) for edge in waits_for), default=-1) + 1
+        yield _node_row(node, levels[node["id"]], waits_for)
+
+
+def _node_row(node: Record, level: int, waits_for: Iterable[Record]) -> list[Text]:
+    label = Text("  " * min(level, GUIDE_LEVELS_MAX)).append_text(_text(node["id"]))
+    label.append("  (waits for itself)" if node.get("cycle") else "", "yellow")
+    times = (node["started_at_unix_nano"], node["completed_at_unix_nano"])
+    lasted = duration_text(int(times[1]) - int(times[0])) if all(times) else ""
+    return [
+        label,
+        Text(*STATUS_MARKS.get(node["status"], OTHER_MARK)),
+        _text(node["node_type"], "dim"),
+        _text(node["agent"]),
+        Text(lasted),
+        Text(f"{node['event_count']:,}"),
+        Text(", ", "dim").join(_arrow(edge) for edge in waits_for),
+    ]
+
+
+def _arrow(edge: Record) -> Text:
+    """Where the edge comes from; and what is special about it."""
+    kind = "" if edge["dependency_type"] == "sequential" else edge["dependency_type"]
+    special = ": ".join(filter(None, (kind, edge["condition"])))
+    return Text.assemble(("← ", "blue"), _text(edge["from_node_id"]), _text(special and f" ({special})", "dim"))
+
+
 # Lines of cells.
 
 
@@ -307,8 +418,19 @@ def _aligned(cell: Text, width: int, align: str) -> Text:
 
 
 def _text(value: object, style: str = "") -> Text:
-    shown = "".join(sign if sign.isprintable() else "�" for sign in str(value or "")[:TEXT_LENGTH_MAX])
-    return Text(shown, style)
+    return Text(_printable(str(value or "")[:TEXT_LENGTH_MAX]), style)
+
+
+def _printable(text: str) -> str:
+    return "".join(sign if sign.isprintable() else "�" for sign in text)
+
+
+def _header(titles: Iterable[str]) -> list[Text]:
+    return [Text(title, "dim") for title in titles]
+
+
+def _hint(to: Console, told: str) -> None:
+    to.print(Text(told, "dim"), soft_wrap=True)
 
 
 def _status(status: str) -> Text:
