@@ -3,20 +3,43 @@
 `schema` is the one definition of the tables; `migrate` brings a database to it; `engine` opens a database and holds
 what differs between engines. Writes come as `batch.SpanBatch`; `preparing` does what needs no database
 (`runs`, and `variant` for attributes), `writing` the rest in one transaction: parents first, duplicates settled by
-`identity`. Reads go through
-`reading`, read-only by the engine and bounded in time.
+`identity`. Reads go through `reading`, read-only by the engine and bounded in time.
+
+Applications that open the file themselves use `database` (sessions that check `references`, follow `deleting` and keep
+runs true by `recounting`), the `repositories` and `persistence`.
 
 What holds: an acknowledged batch is durable and whole; a span is stored once, however often it is sent; whatever OTLP
 can say is in the columns or in `otlp_residue`; every event's run exists, and the run's time bounds cover its events.
 """
 
 from .batch import AttributeColumns, EventParts, Origins, SpanBatch, ValueType, WriteOutcome
-from .errors import DatabaseLocked, QueryTimeout, SchemaUnknown, StorageError, WriteFailed
+from .database import DatabaseSession, close_database, get_db_session, init_database
+from .errors import (
+    AlreadyStored,
+    DatabaseLocked,
+    QueryTimeout,
+    SchemaUnknown,
+    SelfDependency,
+    StorageError,
+    UnknownReference,
+    UnknownWord,
+    WriteFailed,
+)
 from .ids import InvalidId, event_id_text, parse_event_id, parse_run_id, run_id_text
+from .persistence import CheckpointWarning, DualPersistenceManager
 from .preparing import PreparedBatch, prepare
 from .reading import Reader
+from .repositories import (
+    CheckpointRepository,
+    CostRepository,
+    DAGRepository,
+    EventRepository,
+    SessionRepository,
+    WorkflowRepository,
+)
 from .schema import (
     AgentRun,
+    AgentRunStatus,
     ApprovalRequest,
     Base,
     Branch,
@@ -26,6 +49,7 @@ from .schema import (
     DAGNode,
     EventLink,
     EventLog,
+    EventType,
     ExecutionEvent,
     File,
     Message,
@@ -34,6 +58,7 @@ from .schema import (
     Scope,
     Session,
     Task,
+    TaskStatus,
     WorkflowMetric,
     WorkflowRun,
     WorkflowStep,
@@ -42,18 +67,28 @@ from .store import Store
 
 __all__ = [
     "AgentRun",
+    "AgentRunStatus",
+    "AlreadyStored",
     "ApprovalRequest",
     "AttributeColumns",
     "Base",
     "Branch",
     "Checkpoint",
+    "CheckpointRepository",
+    "CheckpointWarning",
     "CostRecord",
+    "CostRepository",
     "DAGEdge",
     "DAGNode",
+    "DAGRepository",
     "DatabaseLocked",
+    "DatabaseSession",
+    "DualPersistenceManager",
     "EventLink",
     "EventLog",
     "EventParts",
+    "EventRepository",
+    "EventType",
     "ExecutionEvent",
     "File",
     "InvalidId",
@@ -66,18 +101,27 @@ __all__ = [
     "Resource",
     "SchemaUnknown",
     "Scope",
+    "SelfDependency",
     "Session",
+    "SessionRepository",
     "SpanBatch",
     "StorageError",
     "Store",
     "Task",
+    "TaskStatus",
+    "UnknownReference",
+    "UnknownWord",
     "ValueType",
     "WorkflowMetric",
+    "WorkflowRepository",
     "WorkflowRun",
     "WorkflowStep",
     "WriteFailed",
     "WriteOutcome",
+    "close_database",
     "event_id_text",
+    "get_db_session",
+    "init_database",
     "parse_event_id",
     "parse_run_id",
     "prepare",

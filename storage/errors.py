@@ -4,7 +4,11 @@ StorageError
  ├─ DatabaseLocked   another process holds the file
  ├─ SchemaUnknown    the database is not at the revision this clew works with
  ├─ QueryTimeout     a read took longer than it may
- └─ WriteFailed      the engine refused a transaction; nothing of it was stored
+ ├─ WriteFailed      the engine refused a transaction; nothing of it was stored
+ ├─ UnknownReference a row names a run, session, node … that is not there
+ ├─ UnknownWord      a value is not of its column's vocabulary (a ValueError too)
+ ├─ AlreadyStored    a row with this key is there already
+ └─ SelfDependency   a node of a graph would wait for itself
 """
 
 
@@ -26,3 +30,19 @@ class QueryTimeout(StorageError):
 
 class WriteFailed(StorageError):
     """The engine refused a transaction; nothing of it was stored."""
+
+
+class UnknownReference(StorageError):
+    """A row names a run, session, node or the like that is not there; nothing was stored."""
+
+
+class UnknownWord(StorageError, ValueError):
+    """A value is not of its column's vocabulary; the message lists the known ones."""
+
+
+class AlreadyStored(StorageError):
+    """A row with this key is there already; it was left as it is."""
+
+
+class SelfDependency(StorageError):
+    """A node of a run's graph would wait for itself."""

@@ -10,9 +10,10 @@ follows them.
 """
 
 from .base import Base, Variant
-from .telemetry import EventLink, EventLog, ExecutionEvent, Resource, Scope, WorkflowMetric
+from .telemetry import EventLink, EventLog, EventType, ExecutionEvent, Resource, Scope, WorkflowMetric
 from .workflow import (
     AgentRun,
+    AgentRunStatus,
     ApprovalRequest,
     Branch,
     Checkpoint,
@@ -24,12 +25,14 @@ from .workflow import (
     Project,
     Session,
     Task,
+    TaskStatus,
     WorkflowRun,
     WorkflowStep,
 )
 
 __all__ = [
     "AgentRun",
+    "AgentRunStatus",
     "ApprovalRequest",
     "Base",
     "Branch",
@@ -39,6 +42,7 @@ __all__ = [
     "DAGNode",
     "EventLink",
     "EventLog",
+    "EventType",
     "ExecutionEvent",
     "File",
     "Message",
@@ -47,6 +51,7 @@ __all__ = [
     "Scope",
     "Session",
     "Task",
+    "TaskStatus",
     "Variant",
     "WorkflowMetric",
     "WorkflowRun",

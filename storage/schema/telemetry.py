@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+import secrets
+import time
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, ForeignKey, ForeignKeyConstraint, Sequence
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import ColumnElement, ForeignKey, func
+from sqlalchemy.ext.hybrid import hybrid_property
+from sqlalchemy.orm import Mapped, mapped_column, relationship, synonym
 
-from .base import Base, EventId, HexInt64, HexUuid, RunId, Variant
+from ..conventions import AGENT_ROLES, EVENT_SUBTYPES, EVENT_TYPES
+from . import event_values, origin
+from .base import Base, EventId, HexInt64, HexUuid, OfRun, RunId, Variant, Word, new_id
+from .keys import counted, event_key, many, node_key, one, owned, run_key, step_key
+from .moments import Moment
+
+if TYPE_CHECKING:
+    from .workflow import DAGNode, File, Message, Session, Task, WorkflowRun, WorkflowStep
+
+EVENT_STATUSES = ("pending", "running", "completed", "failed", "skipped")
 
 
 class Resource(Base):
@@ -38,10 +51,22 @@ class Scope(Base):
     otlp: Mapped[bytes | None]
 
 
-EVENT_LOG_TYPES = ("LOG", "MESSAGE", "ERROR", "RESULT", "AGENT_START", "AGENT_COMPLETE", "SYSTEM")
+class EventType(StrEnum):
+    """What an entry of the log is."""
+
+    LOG = "LOG"
+    MESSAGE = "MESSAGE"
+    ERROR = "ERROR"
+    RESULT = "RESULT"
+    AGENT_START = "AGENT_START"
+    AGENT_COMPLETE = "AGENT_COMPLETE"
+    SYSTEM = "SYSTEM"
 
 
-class ExecutionEvent(Base):
+EVENT_LOG_TYPES = tuple(event_type.value for event_type in EventType)
+
+
+class ExecutionEvent(OfRun, Base):
     """One action of a run, one OTel span.
 
     `id` is the span id. Where distinct spans of a run share a span id, the later ones get an id derived from their
@@ -51,40 +76,87 @@ class ExecutionEvent(Base):
     """
 
     __tablename__ = "execution_events"
+    __table_args__ = (event_key(column="parent_event_id", soft=True), node_key(), step_key())
 
-    run_id: Mapped[RunId] = mapped_column(ForeignKey("workflow_runs.id", ondelete="CASCADE"), primary_key=True)
-    id: Mapped[EventId] = mapped_column(primary_key=True)
+    run_id: Mapped[RunId] = run_key(primary_key=True)
+    id: Mapped[EventId] = mapped_column(primary_key=True, default=new_id(16))
     otel_span_id: Mapped[str | None] = mapped_column(HexInt64)
     parent_event_id: Mapped[str | None] = mapped_column(HexInt64)
     node_id: Mapped[str | None]
     step_id: Mapped[str | None]
     execution_order: Mapped[int | None]
     depth: Mapped[int | None]
-    name: Mapped[str]
-    kind: Mapped[int] = mapped_column(BigInteger)
-    event_type: Mapped[str]
-    event_subtype: Mapped[str | None]
+    name: Mapped[str] = mapped_column(default=event_values.event_name)
+    kind: Mapped[int] = mapped_column(default=1)
+    event_type: Mapped[str] = mapped_column(info={"words": EVENT_TYPES})
+    event_subtype: Mapped[str | None] = mapped_column(info={"words": EVENT_SUBTYPES})
     agent_name: Mapped[str | None]
-    agent_role: Mapped[str | None]
+    agent_role: Mapped[str | None] = mapped_column(info={"words": AGENT_ROLES})
     model: Mapped[str | None]
-    status: Mapped[str]
-    status_code: Mapped[int] = mapped_column(BigInteger)
-    status_message: Mapped[str | None]
-    started_at_unix_nano: Mapped[int]
-    completed_at_unix_nano: Mapped[int]
-    duration_ns: Mapped[int]
+    status: Mapped[str] = mapped_column(default="completed", info={"words": EVENT_STATUSES})
+    status_code: Mapped[int] = mapped_column(default=event_values.status_code)
+    status_message: Mapped[str | None] = mapped_column(default=event_values.status_message)
+    started_at_unix_nano: Mapped[int] = mapped_column(default=time.time_ns)
+    completed_at_unix_nano: Mapped[int] = mapped_column(default=event_values.completed_at)
+    duration_ns: Mapped[int] = mapped_column(default=event_values.duration_ns)
     input_tokens: Mapped[int | None]
     output_tokens: Mapped[int | None]
     cost_usd: Mapped[float | None]
-    resource_id: Mapped[int] = mapped_column(ForeignKey("resources.id"))
-    scope_id: Mapped[int] = mapped_column(ForeignKey("scopes.id"))
+    resource_id: Mapped[int] = mapped_column(ForeignKey("resources.id"), default=origin.RESOURCE["id"])
+    scope_id: Mapped[int] = mapped_column(ForeignKey("scopes.id"), default=origin.SCOPE["id"])
     trace_state: Mapped[str | None]
-    flags: Mapped[int]
-    dropped_attributes_count: Mapped[int]
-    dropped_events_count: Mapped[int]
-    dropped_links_count: Mapped[int]
-    attributes: Mapped[Any] = mapped_column(Variant)
+    flags: Mapped[int] = mapped_column(default=0)
+    dropped_attributes_count: Mapped[int] = mapped_column(default=0)
+    dropped_events_count: Mapped[int] = mapped_column(default=0)
+    dropped_links_count: Mapped[int] = mapped_column(default=0)
+    attributes: Mapped[Any] = mapped_column(Variant, default=dict)
     otlp_residue: Mapped[bytes | None]
+
+    timestamp = Moment("started_at_unix_nano")
+    started_at = Moment("started_at_unix_nano")
+    completed_at = Moment("completed_at_unix_nano", absent=0)
+    inputs = event_values.Data("clew.inputs")
+    outputs = event_values.Data("clew.outputs")
+    meta = event_values.Meta()
+    error_message = synonym("status_message")
+
+    run: Mapped[WorkflowRun] = owned("WorkflowRun", back="execution_events")
+    node: Mapped[DAGNode | None] = one("ExecutionEvent", "node_id", "DAGNode", back="execution_events")
+    step: Mapped[WorkflowStep | None] = one("ExecutionEvent", "step_id", "WorkflowStep", back="execution_events")
+    session: Mapped[Session] = relationship(secondary="workflow_runs", viewonly=True, back_populates="execution_events")
+    parent_event: Mapped[ExecutionEvent | None] = relationship(
+        primaryjoin="and_(foreign(ExecutionEvent.parent_event_id) == remote(ExecutionEvent.id), "
+        "ExecutionEvent.run_id == remote(ExecutionEvent.run_id))",
+        back_populates="child_events",
+    )
+    child_events: Mapped[list[ExecutionEvent]] = relationship(
+        primaryjoin="and_(remote(foreign(ExecutionEvent.parent_event_id)) == ExecutionEvent.id, "
+        "remote(ExecutionEvent.run_id) == ExecutionEvent.run_id)",
+        back_populates="parent_event",
+        passive_deletes="all",
+    )
+    files: Mapped[list[File]] = many("File", "event_id", "ExecutionEvent", back="event")
+    messages: Mapped[list[Message]] = many("Message", "event_id", "ExecutionEvent", back="event")
+    logs: Mapped[list[EventLog]] = many("EventLog", "event_id", "ExecutionEvent", back="event")
+    links: Mapped[list[EventLink]] = many("EventLink", "event_id", "ExecutionEvent", back="event")
+
+    def _duration_ms(self) -> float | None:
+        """Milliseconds; None for a moment and for an event that has not ended."""
+        return self.duration_ns / 1e6 if self.duration_ns else None
+
+    def _last_ms(self, value: Any) -> None:
+        self.duration_ns = round((value or 0) * 1_000_000)
+
+    @classmethod
+    def _duration_ms_in_queries(cls) -> ColumnElement[Any]:
+        return func.nullif(cls.duration_ns, 0) / 1e6
+
+    duration_ms = hybrid_property(_duration_ms, _last_ms, expr=_duration_ms_in_queries)
+
+
+def _log_index() -> int:
+    """Negative, as that of a log record, and random: an entry written here is nobody's repetition."""
+    return -1 - secrets.randbits(63)
 
 
 class EventLog(Base):
@@ -98,17 +170,16 @@ class EventLog(Base):
     """
 
     __tablename__ = "event_logs"
+    __table_args__ = (event_key(ondelete="CASCADE", soft=True),)
 
-    run_id: Mapped[str | None] = mapped_column(
-        HexUuid, ForeignKey("workflow_runs.id", ondelete="CASCADE"), primary_key=True
-    )
+    run_id: Mapped[str | None] = run_key(primary_key=True)
     event_id: Mapped[str | None] = mapped_column(HexInt64, primary_key=True, autoincrement=False)
-    log_index: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    event_started_at_unix_nano: Mapped[int]
-    time_unix_nano: Mapped[int]
+    log_index: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, default=_log_index)
+    time_unix_nano: Mapped[int] = mapped_column(default=time.time_ns)
+    event_started_at_unix_nano: Mapped[int] = mapped_column(default=event_values.time_of_log)
     observed_time_unix_nano: Mapped[int | None]
-    name: Mapped[str]
-    event_type: Mapped[str | None]
+    name: Mapped[str] = mapped_column(default="")
+    event_type: Mapped[EventType | None] = mapped_column(Word(EventType))
     task_id: Mapped[str | None] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
     agent_role: Mapped[str | None]
     content: Mapped[str | None]
@@ -117,9 +188,15 @@ class EventLog(Base):
     resource_id: Mapped[int | None] = mapped_column(ForeignKey("resources.id"))
     scope_id: Mapped[int | None] = mapped_column(ForeignKey("scopes.id"))
     flags: Mapped[int | None]
-    dropped_attributes_count: Mapped[int]
-    attributes: Mapped[Any] = mapped_column(Variant)
+    dropped_attributes_count: Mapped[int] = mapped_column(default=0)
+    attributes: Mapped[Any] = mapped_column(Variant, default=dict)
     otlp_residue: Mapped[bytes | None]
+
+    created_at = Moment("time_unix_nano")
+
+    run: Mapped[WorkflowRun | None] = owned("WorkflowRun", back="event_logs")
+    event: Mapped[ExecutionEvent | None] = one("EventLog", "event_id", "ExecutionEvent", back="logs")
+    task: Mapped[Task | None] = owned("Task", back="event_logs")
 
 
 class EventLink(Base):
@@ -127,23 +204,21 @@ class EventLink(Base):
     kept in `otlp_residue`."""
 
     __tablename__ = "event_links"
-    __table_args__ = (
-        ForeignKeyConstraint(
-            ["run_id", "event_id"], ["execution_events.run_id", "execution_events.id"], ondelete="CASCADE"
-        ),
-    )
+    __table_args__ = (event_key(ondelete="CASCADE"),)
 
-    run_id: Mapped[RunId] = mapped_column(primary_key=True)
+    run_id: Mapped[RunId] = run_key(primary_key=True)
     event_id: Mapped[EventId] = mapped_column(primary_key=True)
     link_index: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     event_started_at_unix_nano: Mapped[int]
     linked_run_id: Mapped[str | None] = mapped_column(HexUuid)
     linked_event_id: Mapped[str | None] = mapped_column(HexInt64)
     trace_state: Mapped[str | None]
-    flags: Mapped[int]
-    dropped_attributes_count: Mapped[int]
-    attributes: Mapped[Any] = mapped_column(Variant)
+    flags: Mapped[int] = mapped_column(default=0)
+    dropped_attributes_count: Mapped[int] = mapped_column(default=0)
+    attributes: Mapped[Any] = mapped_column(Variant, default=dict)
     otlp_residue: Mapped[bytes | None]
+
+    event: Mapped[ExecutionEvent] = one("EventLink", "event_id", "ExecutionEvent", back="links")
 
 
 class WorkflowMetric(Base):
@@ -153,20 +228,25 @@ class WorkflowMetric(Base):
     and span id give `run_id` and `event_id`."""
 
     __tablename__ = "workflow_metrics"
+    __table_args__ = (event_key(soft=True), step_key(soft=True))
 
-    id: Mapped[int] = mapped_column(Sequence("workflow_metrics_id"), primary_key=True)
+    id: Mapped[int] = counted("workflow_metrics")
     point_id: Mapped[str | None] = mapped_column(HexInt64)
-    run_id: Mapped[str | None] = mapped_column(HexUuid, ForeignKey("workflow_runs.id", ondelete="CASCADE"))
+    run_id: Mapped[str | None] = run_key()
     event_id: Mapped[str | None] = mapped_column(HexInt64)
     step_id: Mapped[str | None]
     metric_name: Mapped[str]
-    metric_type: Mapped[str]
+    metric_type: Mapped[str] = mapped_column(default="gauge")
     metric_value: Mapped[float | None]
     unit: Mapped[str | None]
     started_at_unix_nano: Mapped[int | None]
-    time_unix_nano: Mapped[int]
+    time_unix_nano: Mapped[int] = mapped_column(default=time.time_ns)
     resource_id: Mapped[int | None] = mapped_column(ForeignKey("resources.id"))
     scope_id: Mapped[int | None] = mapped_column(ForeignKey("scopes.id"))
     attributes: Mapped[Any | None] = mapped_column(Variant)
     otlp: Mapped[bytes | None]
     meta: Mapped[dict[str, Any] | None]
+
+    timestamp = Moment("time_unix_nano")
+
+    run: Mapped[WorkflowRun | None] = owned("WorkflowRun", back="metrics")

@@ -2,39 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ForeignKey, ForeignKeyConstraint, Sequence
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import ForeignKey
+from sqlalchemy.engine.default import DefaultExecutionContext
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from .base import Base, Cost, EventId, HexInt64, HexUuid, OwnId, RunId, new_id
+from .base import Base, Cost, EventId, HexInt64, HexUuid, OfRun, OwnId, RunId, Word, Written, new_id
+from .keys import SOFT, counted, event_key, many, node_key, one, owned, run_key, step_key
+from .moments import Moment
+
+if TYPE_CHECKING:
+    from .telemetry import EventLog, ExecutionEvent, WorkflowMetric
 
 RUN_STATUSES = ("draft", "planning", "executing", "running", "paused", "waiting_approval", "completed", "failed")
 
 
-def _number_of(table: str) -> Mapped[int]:
-    """A key that the database counts up."""
-    return mapped_column(Sequence(f"{table}_id"), primary_key=True)
+SESSION_STATUSES = ("active", "archived", "deleted")
+STEP_STATUSES = ("pending", "running", "paused", "waiting_approval", "completed", "failed", "skipped")
+NODE_TYPES = ("planning", "control", "agent", "approval", "parallel_group", "terminator")
+NODE_STATUSES = ("pending", "running", "completed", "failed", "skipped")
+DEPENDENCY_TYPES = ("sequential", "parallel", "conditional")
+CHECKPOINT_TYPES = ("step_complete", "timed", "manual", "error", "emergency")
+APPROVAL_STATUSES = ("pending", "approved", "rejected", "modified")
+FILE_TYPES = ("code", "data", "plot", "log", "other")
 
 
-def _of_event(*, ondelete: str = "SET NULL") -> ForeignKeyConstraint:
-    return ForeignKeyConstraint(
-        ["run_id", "event_id"], ["execution_events.run_id", "execution_events.id"], ondelete=ondelete
-    )
+class TaskStatus(StrEnum):
+    """How far a task has come."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
 
 
-def _of_step() -> ForeignKeyConstraint:
-    return ForeignKeyConstraint(
-        ["run_id", "step_id"], ["workflow_steps.run_id", "workflow_steps.id"], ondelete="SET NULL"
-    )
+class AgentRunStatus(StrEnum):
+    """How far an agent has come."""
 
-
-def _of_node() -> ForeignKeyConstraint:
-    return ForeignKeyConstraint(["run_id", "node_id"], ["dag_nodes.run_id", "dag_nodes.id"], ondelete="CASCADE")
-
-
-def _of_run(*, primary_key: bool = False) -> Mapped[Any]:
-    return mapped_column(HexUuid, ForeignKey("workflow_runs.id", ondelete="CASCADE"), primary_key=primary_key)
+    STARTED = "STARTED"
+    RUNNING = "RUNNING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
 
 
 class Session(Base):
@@ -43,13 +56,23 @@ class Session(Base):
     __tablename__ = "sessions"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    created_at_unix_nano: Mapped[int]
+    created_at_unix_nano: Mapped[Written]
     user_id: Mapped[str | None]
     name: Mapped[str | None]
     last_active_at_unix_nano: Mapped[int | None]
-    status: Mapped[str | None]
+    status: Mapped[str | None] = mapped_column(default="active", info={"words": SESSION_STATUSES})
     meta: Mapped[dict[str, Any] | None]
     resource_limits: Mapped[dict[str, Any] | None]
+
+    created_at = Moment("created_at_unix_nano")
+    last_active_at = Moment("last_active_at_unix_nano")
+
+    projects: Mapped[list[Project]] = owned("Project", back="session")
+    tasks: Mapped[list[Task]] = owned("Task", back="session")
+    runs: Mapped[list[WorkflowRun]] = owned("WorkflowRun", back="session")
+    execution_events: Mapped[list[ExecutionEvent]] = relationship(
+        secondary="workflow_runs", viewonly=True, back_populates="session"
+    )
 
 
 class Project(Base):
@@ -61,8 +84,17 @@ class Project(Base):
     session_id: Mapped[str] = mapped_column(ForeignKey("sessions.id", ondelete="CASCADE"))
     name: Mapped[str]
     description: Mapped[str | None]
-    created_at_unix_nano: Mapped[int]
+    created_at_unix_nano: Mapped[Written]
     meta: Mapped[dict[str, Any] | None]
+
+    created_at = Moment("created_at_unix_nano")
+
+    session: Mapped[Session] = owned("Session", back="projects")
+    runs: Mapped[list[WorkflowRun]] = owned("WorkflowRun", back="project")
+
+
+def _created_at(context: DefaultExecutionContext) -> int:
+    return int(context.get_current_parameters()["created_at_unix_nano"])  # type: ignore[no-untyped-call]
 
 
 class Task(Base):
@@ -70,14 +102,26 @@ class Task(Base):
 
     __tablename__ = "tasks"
 
-    id: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id(32))
     session_id: Mapped[str | None] = mapped_column(ForeignKey("sessions.id", ondelete="CASCADE"))
     title: Mapped[str | None]
     input_prompt: Mapped[str]
-    status: Mapped[str]
+    status: Mapped[TaskStatus] = mapped_column(Word(TaskStatus), default=TaskStatus.PENDING)
     result_summary: Mapped[str | None]
-    created_at_unix_nano: Mapped[int]
-    updated_at_unix_nano: Mapped[int]
+    created_at_unix_nano: Mapped[Written]
+    updated_at_unix_nano: Mapped[int] = mapped_column(default=_created_at, onupdate=time.time_ns)
+
+    created_at = Moment("created_at_unix_nano")
+    updated_at = Moment("updated_at_unix_nano")
+
+    session: Mapped[Session | None] = owned("Session", back="tasks")
+    runs: Mapped[list[WorkflowRun]] = owned("WorkflowRun", back="task")
+    event_logs: Mapped[list[EventLog]] = owned("EventLog", back="task")
+    agent_runs: Mapped[list[AgentRun]] = owned("AgentRun", back="task")
+
+
+def _started_at(context: DefaultExecutionContext) -> int:
+    return int(context.get_current_parameters()["started_at_unix_nano"])  # type: ignore[no-untyped-call]
 
 
 class WorkflowRun(Base):
@@ -90,7 +134,7 @@ class WorkflowRun(Base):
 
     __tablename__ = "workflow_runs"
 
-    id: Mapped[RunId] = mapped_column(primary_key=True)
+    id: Mapped[OwnId]
     session_id: Mapped[str] = mapped_column(ForeignKey("sessions.id", ondelete="CASCADE"))
     project_id: Mapped[str | None] = mapped_column(HexUuid, ForeignKey("projects.id", ondelete="SET NULL"))
     task_id: Mapped[str | None] = mapped_column(ForeignKey("tasks.id", ondelete="SET NULL"))
@@ -99,29 +143,52 @@ class WorkflowRun(Base):
     agent: Mapped[str | None]
     model: Mapped[str | None]
     service_name: Mapped[str | None]
-    status: Mapped[str]
+    status: Mapped[str] = mapped_column(default="draft", info={"words": RUN_STATUSES})
     task_description: Mapped[str | None]
     root_event_id: Mapped[str | None] = mapped_column(HexInt64)
-    started_at_unix_nano: Mapped[int]
-    last_started_at_unix_nano: Mapped[int]
-    completed_at_unix_nano: Mapped[int]
+    started_at_unix_nano: Mapped[Written]
+    last_started_at_unix_nano: Mapped[int] = mapped_column(default=_started_at)
+    completed_at_unix_nano: Mapped[int] = mapped_column(default=0)
     last_heartbeat_at_unix_nano: Mapped[int | None]
-    checkpoint_frequency_minutes: Mapped[int | None]
-    event_count: Mapped[int]
-    error_count: Mapped[int]
+    checkpoint_frequency_minutes: Mapped[int | None] = mapped_column(default=10)
+    event_count: Mapped[int] = mapped_column(default=0)
+    error_count: Mapped[int] = mapped_column(default=0)
     meta: Mapped[dict[str, Any] | None]
 
+    started_at = Moment("started_at_unix_nano")
+    completed_at = Moment("completed_at_unix_nano", absent=0)
+    last_heartbeat_at = Moment("last_heartbeat_at_unix_nano")
 
-class WorkflowStep(Base):
+    session: Mapped[Session] = owned("Session", back="runs")
+    project: Mapped[Project | None] = owned("Project", back="runs")
+    task: Mapped[Task | None] = owned("Task", back="runs")
+    steps: Mapped[list[WorkflowStep]] = owned("WorkflowStep", back="run")
+    nodes: Mapped[list[DAGNode]] = owned("DAGNode", back="run")
+    edges: Mapped[list[DAGEdge]] = owned("DAGEdge", back="run")
+    execution_events: Mapped[list[ExecutionEvent]] = owned("ExecutionEvent", back="run")
+    event_logs: Mapped[list[EventLog]] = owned("EventLog", back="run")
+    agent_runs: Mapped[list[AgentRun]] = owned("AgentRun", back="run")
+    messages: Mapped[list[Message]] = owned("Message", back="run")
+    files: Mapped[list[File]] = owned("File", back="run")
+    cost_records: Mapped[list[CostRecord]] = owned("CostRecord", back="run")
+    checkpoints: Mapped[list[Checkpoint]] = owned("Checkpoint", back="run")
+    approval_requests: Mapped[list[ApprovalRequest]] = owned("ApprovalRequest", back="run")
+    metrics: Mapped[list[WorkflowMetric]] = owned("WorkflowMetric", back="run")
+    branches: Mapped[list[Branch]] = relationship(
+        foreign_keys="Branch.parent_run_id", back_populates="parent_run", passive_deletes="all"
+    )
+
+
+class WorkflowStep(OfRun, Base):
     """A stretch of a run; `id` is unique within the run."""
 
     __tablename__ = "workflow_steps"
 
-    run_id: Mapped[RunId] = _of_run(primary_key=True)
-    id: Mapped[str] = mapped_column(primary_key=True)
+    run_id: Mapped[RunId] = run_key(primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id(32))
     step_number: Mapped[int | None]
     agent: Mapped[str | None]
-    status: Mapped[str]
+    status: Mapped[str] = mapped_column(default="pending", info={"words": STEP_STATUSES})
     started_at_unix_nano: Mapped[int | None]
     completed_at_unix_nano: Mapped[int | None]
     progress_percentage: Mapped[int | None]
@@ -130,109 +197,149 @@ class WorkflowStep(Base):
     error_message: Mapped[str | None]
     meta: Mapped[dict[str, Any] | None]
 
+    started_at = Moment("started_at_unix_nano")
+    completed_at = Moment("completed_at_unix_nano")
 
-class DAGNode(Base):
+    run: Mapped[WorkflowRun] = owned("WorkflowRun", back="steps")
+    execution_events: Mapped[list[ExecutionEvent]] = many("ExecutionEvent", "step_id", "WorkflowStep", back="step")
+    files: Mapped[list[File]] = many("File", "step_id", "WorkflowStep", back="step")
+    messages: Mapped[list[Message]] = many("Message", "step_id", "WorkflowStep", back="step")
+    cost_records: Mapped[list[CostRecord]] = many("CostRecord", "step_id", "WorkflowStep", back="step")
+    checkpoints: Mapped[list[Checkpoint]] = many("Checkpoint", "step_id", "WorkflowStep", back="step")
+    approval_requests: Mapped[list[ApprovalRequest]] = many("ApprovalRequest", "step_id", "WorkflowStep", back="step")
+
+
+class DAGNode(OfRun, Base):
     """A node of the run's graph; names recur across runs, so the key is (run_id, id)."""
 
     __tablename__ = "dag_nodes"
 
-    run_id: Mapped[RunId] = _of_run(primary_key=True)
-    id: Mapped[str] = mapped_column(primary_key=True)
-    node_type: Mapped[str]
+    run_id: Mapped[RunId] = run_key(primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id(32))
+    node_type: Mapped[str] = mapped_column(default="agent", info={"words": NODE_TYPES})
     agent: Mapped[str | None]
-    status: Mapped[str]
+    status: Mapped[str] = mapped_column(default="pending", info={"words": NODE_STATUSES})
     order_index: Mapped[int | None]
     started_at_unix_nano: Mapped[int | None]
     completed_at_unix_nano: Mapped[int | None]
     meta: Mapped[dict[str, Any] | None]
 
+    started_at = Moment("started_at_unix_nano")
+    completed_at = Moment("completed_at_unix_nano")
 
-class DAGEdge(Base):
+    run: Mapped[WorkflowRun] = owned("WorkflowRun", back="nodes")
+    execution_events: Mapped[list[ExecutionEvent]] = many("ExecutionEvent", "node_id", "DAGNode", back="node")
+    files: Mapped[list[File]] = many("File", "node_id", "DAGNode", back="node")
+    messages: Mapped[list[Message]] = many("Message", "node_id", "DAGNode", back="node")
+
+
+class DAGEdge(OfRun, Base):
     """`to_node_id` waits for `from_node_id`. `source` tells where the edge comes from: `declared` (by a node's
     depends_on), `workflow` (by the framework's own graph), `handoff`, `link`, or `manual` (by a repository)."""
 
     __tablename__ = "dag_edges"
-    __table_args__ = (
-        ForeignKeyConstraint(["run_id", "from_node_id"], ["dag_nodes.run_id", "dag_nodes.id"], ondelete="CASCADE"),
-        ForeignKeyConstraint(["run_id", "to_node_id"], ["dag_nodes.run_id", "dag_nodes.id"], ondelete="CASCADE"),
-    )
+    __table_args__ = (node_key(column="from_node_id"), node_key(column="to_node_id"))
 
-    id: Mapped[int] = _number_of("dag_edges")
-    run_id: Mapped[RunId] = _of_run()
+    id: Mapped[int] = counted("dag_edges")
+    run_id: Mapped[RunId] = run_key()
     from_node_id: Mapped[str]
     to_node_id: Mapped[str]
-    dependency_type: Mapped[str]
+    dependency_type: Mapped[str] = mapped_column(default="sequential", info={"words": DEPENDENCY_TYPES})
     condition: Mapped[str | None]
-    source: Mapped[str]
+    source: Mapped[str] = mapped_column(default="manual")
+
+    run: Mapped[WorkflowRun] = owned("WorkflowRun", back="edges")
 
 
 class AgentRun(Base):
     """An agent at work: one invocation."""
 
     __tablename__ = "agent_runs"
-    __table_args__ = (_of_event(),)
+    __table_args__ = (event_key(),)
 
-    id: Mapped[int] = _number_of("agent_runs")
+    id: Mapped[int] = counted("agent_runs")
     task_id: Mapped[str | None] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
-    run_id: Mapped[str | None] = _of_run()
+    run_id: Mapped[str | None] = run_key()
     event_id: Mapped[EventId | None]
     agent_name: Mapped[str]
-    status: Mapped[str]
-    started_at_unix_nano: Mapped[int]
+    status: Mapped[AgentRunStatus] = mapped_column(Word(AgentRunStatus), default=AgentRunStatus.STARTED)
+    started_at_unix_nano: Mapped[Written]
     finished_at_unix_nano: Mapped[int | None]
     output_summary: Mapped[str | None]
 
+    started_at = Moment("started_at_unix_nano")
+    finished_at = Moment("finished_at_unix_nano")
 
-class CostRecord(Base):
+    task: Mapped[Task | None] = owned("Task", back="agent_runs")
+    run: Mapped[WorkflowRun | None] = owned("WorkflowRun", back="agent_runs")
+
+
+def _total_tokens(context: DefaultExecutionContext) -> int | None:
+    said = context.get_current_parameters()  # type: ignore[no-untyped-call]
+    counts = [said[name] for name in ("prompt_tokens", "completion_tokens") if said.get(name) is not None]
+    return sum(counts) if counts else None
+
+
+class CostRecord(OfRun, Base):
     """What a model call cost. `source`: `reported` by the producer, or `estimated` from its tokens. Cached and
     reasoning tokens are parts of prompt and completion tokens, not additions."""
 
     __tablename__ = "cost_records"
-    __table_args__ = (_of_event(), _of_step())
+    __table_args__ = (event_key(), step_key())
 
-    id: Mapped[int] = _number_of("cost_records")
-    run_id: Mapped[RunId] = _of_run()
+    id: Mapped[int] = counted("cost_records")
+    run_id: Mapped[RunId] = run_key()
     event_id: Mapped[EventId | None]
     step_id: Mapped[str | None]
     agent_name: Mapped[str | None]
     model: Mapped[str | None]
     prompt_tokens: Mapped[int | None]
     completion_tokens: Mapped[int | None]
-    total_tokens: Mapped[int | None]
+    total_tokens: Mapped[int | None] = mapped_column(default=_total_tokens)
     cached_tokens: Mapped[int | None]
     reasoning_tokens: Mapped[int | None]
     cost_usd: Mapped[Cost | None]
-    source: Mapped[str]
-    time_unix_nano: Mapped[int]
+    source: Mapped[str] = mapped_column(default="reported")
+    time_unix_nano: Mapped[Written]
+
+    timestamp = Moment("time_unix_nano")
+
+    run: Mapped[WorkflowRun] = owned("WorkflowRun", back="cost_records")
+    step: Mapped[WorkflowStep | None] = one("CostRecord", "step_id", "WorkflowStep", back="cost_records")
 
 
-class Checkpoint(Base):
+class Checkpoint(OfRun, Base):
     """A run's context at a moment. `pickle_digest` proves that the file at `pickle_file_path` was written here."""
 
     __tablename__ = "checkpoints"
-    __table_args__ = (_of_event(), _of_step())
+    __table_args__ = (event_key(), step_key())
 
     id: Mapped[OwnId]
-    run_id: Mapped[RunId] = _of_run()
+    run_id: Mapped[RunId] = run_key()
     event_id: Mapped[EventId | None]
     step_id: Mapped[str | None]
-    checkpoint_type: Mapped[str]
-    created_at_unix_nano: Mapped[int]
+    checkpoint_type: Mapped[str] = mapped_column(default="manual", info={"words": CHECKPOINT_TYPES})
+    created_at_unix_nano: Mapped[Written]
     context_snapshot: Mapped[dict[str, Any] | None]
     pickle_file_path: Mapped[str | None]
     pickle_digest: Mapped[str | None]
     meta: Mapped[dict[str, Any] | None]
 
+    created_at = Moment("created_at_unix_nano")
 
-class Message(Base):
+    run: Mapped[WorkflowRun] = owned("WorkflowRun", back="checkpoints")
+    step: Mapped[WorkflowStep | None] = one("Checkpoint", "step_id", "WorkflowStep", back="checkpoints")
+
+
+class Message(OfRun, Base):
     """Something said, once: a message that is repeated as history in later calls of the same session is stored for the
     event that said it first. `content_hash` is of session, sender, role and content."""
 
     __tablename__ = "messages"
-    __table_args__ = (_of_event(), _of_step(), _of_node())
+    __table_args__ = (event_key(), step_key(), node_key())
 
-    id: Mapped[int] = _number_of("messages")
-    run_id: Mapped[RunId] = _of_run()
+    id: Mapped[int] = counted("messages")
+    run_id: Mapped[RunId] = run_key()
     event_id: Mapped[EventId | None]
     step_id: Mapped[str | None]
     node_id: Mapped[str | None]
@@ -242,46 +349,66 @@ class Message(Base):
     content: Mapped[str]
     content_hash: Mapped[str | None] = mapped_column(HexUuid)
     tokens: Mapped[int | None]
-    time_unix_nano: Mapped[int]
+    time_unix_nano: Mapped[Written]
     meta: Mapped[dict[str, Any] | None]
 
+    timestamp = Moment("time_unix_nano")
 
-class File(Base):
+    run: Mapped[WorkflowRun] = owned("WorkflowRun", back="messages")
+    event: Mapped[ExecutionEvent | None] = one("Message", "event_id", "ExecutionEvent", back="messages")
+    step: Mapped[WorkflowStep | None] = one("Message", "step_id", "WorkflowStep", back="messages")
+    node: Mapped[DAGNode | None] = one("Message", "node_id", "DAGNode", back="messages")
+
+
+class File(OfRun, Base):
     """A file that an event wrote or read (`role`: `output` or `input`). `content_hash` is SHA-256 in hex."""
 
     __tablename__ = "files"
-    __table_args__ = (_of_event(), _of_step(), _of_node())
+    __table_args__ = (event_key(), step_key(), node_key())
 
     id: Mapped[OwnId]
-    run_id: Mapped[RunId] = _of_run()
+    run_id: Mapped[RunId] = run_key()
     event_id: Mapped[EventId | None]
     step_id: Mapped[str | None]
     node_id: Mapped[str | None]
     file_path: Mapped[str]
-    file_type: Mapped[str]
+    file_type: Mapped[str] = mapped_column(default="other", info={"words": FILE_TYPES})
     role: Mapped[str | None]
     size_bytes: Mapped[int | None]
     content_hash: Mapped[str | None]
-    created_at_unix_nano: Mapped[int]
+    created_at_unix_nano: Mapped[Written]
     meta: Mapped[dict[str, Any] | None]
 
+    created_at = Moment("created_at_unix_nano")
 
-class ApprovalRequest(Base):
+    run: Mapped[WorkflowRun] = owned("WorkflowRun", back="files")
+    event: Mapped[ExecutionEvent | None] = one("File", "event_id", "ExecutionEvent", back="files")
+    step: Mapped[WorkflowStep | None] = one("File", "step_id", "WorkflowStep", back="files")
+    node: Mapped[DAGNode | None] = one("File", "node_id", "DAGNode", back="files")
+
+
+class ApprovalRequest(OfRun, Base):
     """A question to a human; `id` is unique within the run."""
 
     __tablename__ = "approval_requests"
-    __table_args__ = (_of_event(), _of_step())
+    __table_args__ = (event_key(), step_key())
 
-    run_id: Mapped[RunId] = _of_run(primary_key=True)
+    run_id: Mapped[RunId] = run_key(primary_key=True)
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id(32))
     event_id: Mapped[EventId | None]
     step_id: Mapped[str | None]
-    status: Mapped[str]
-    requested_at_unix_nano: Mapped[int]
+    status: Mapped[str] = mapped_column(default="pending", info={"words": APPROVAL_STATUSES})
+    requested_at_unix_nano: Mapped[Written]
     resolved_at_unix_nano: Mapped[int | None]
     context_snapshot: Mapped[dict[str, Any] | None]
     user_feedback: Mapped[str | None]
     resolution: Mapped[str | None]
+
+    requested_at = Moment("requested_at_unix_nano")
+    resolved_at = Moment("resolved_at_unix_nano")
+
+    run: Mapped[WorkflowRun] = owned("WorkflowRun", back="approval_requests")
+    step: Mapped[WorkflowStep | None] = one("ApprovalRequest", "step_id", "WorkflowStep", back="approval_requests")
 
 
 class Branch(Base):
@@ -293,8 +420,14 @@ class Branch(Base):
     parent_run_id: Mapped[str] = mapped_column(HexUuid, ForeignKey("workflow_runs.id", ondelete="CASCADE"))
     parent_step_id: Mapped[str | None]
     parent_event_id: Mapped[str | None] = mapped_column(HexInt64)
-    child_run_id: Mapped[str | None] = mapped_column(HexUuid)
+    child_run_id: Mapped[str | None] = mapped_column(
+        HexUuid, ForeignKey("workflow_runs.id", ondelete="SET NULL", info=SOFT)
+    )
     branch_name: Mapped[str | None]
-    created_at_unix_nano: Mapped[int]
+    created_at_unix_nano: Mapped[Written]
     hypothesis: Mapped[str | None]
     meta: Mapped[dict[str, Any] | None]
+
+    created_at = Moment("created_at_unix_nano")
+
+    parent_run: Mapped[WorkflowRun] = relationship(foreign_keys=parent_run_id, back_populates="branches")

@@ -1,0 +1,122 @@
+"""Opening a database from an application: `init_database`, `get_db_session`, and what a session watches over.
+
+A file is opened once in a process, by a pool of connections. A serving process has its own (`store`): while a server
+runs, the file is the server's, and applications send telemetry or ask over HTTP.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_data_path
+from sqlalchemy import Connection, Engine, and_, event
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session as OrmSession
+from sqlalchemy.orm import UOWTransaction
+
+from . import migrate
+from .deleting import delete
+from .engine import database_path, open_engine
+from .recounting import recount, widen
+from .references import check_references, settle_ids, table_of
+from .schema import Base, ExecutionEvent, Resource, Scope, WorkflowRun, origin
+
+_engines: dict[Path, Engine] = {}
+_turn = threading.Lock()
+
+
+class DatabaseSession(OrmSession):
+    """A SQLAlchemy session that keeps what DuckDB does not: what rows refer to has to be there (UnknownReference),
+    deleted rows take along what goes with them, runs stay true to their events. On every engine alike; statements that
+    pass the ORM by (`session.execute(delete(...))`) are not watched."""
+
+
+def data_folder() -> Path:
+    """The user's data folder for clew, by the platform's rules."""
+    return user_data_path("clew", appauthor=False)
+
+
+def init_database(url: str | None = None) -> Engine:
+    """Opens the database at `url` (a path or `duckdb:///path`; without it what CLEW_DB names, else `clew.duckdb` in the
+    user's data folder), creating and migrating an empty one. Again for the same file: the same engine.
+
+    Raises DatabaseLocked when another process holds it, SchemaUnknown when it is not at this clew's revision.
+    """
+    path = _path(url)
+    with _turn:
+        if path not in _engines:
+            _engines[path] = _opened(path)
+        return _engines[path]
+
+
+def get_db_session(url: str | None = None) -> DatabaseSession:
+    """A session on that database, opened as by `init_database`. Close it, or use it in a `with`."""
+    return DatabaseSession(init_database(url))
+
+
+def close_database(url: str | None = None) -> None:
+    """Closes the file, so that a server can have it. Does nothing where it is not open."""
+    with _turn:
+        engine = _engines.pop(_path(url), None)
+    if engine is not None:
+        engine.dispose()
+
+
+def _path(url: str | None) -> Path:
+    return database_path(url or os.environ.get("CLEW_DB") or str(data_folder() / "clew.duckdb"))
+
+
+def _opened(path: Path) -> Engine:
+    engine = open_engine(path)
+    try:
+        migrate.prepare(engine, str(path))
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+@event.listens_for(DatabaseSession, "before_flush")
+def _check_and_cascade(session: DatabaseSession, _context: UOWTransaction, _instances: Any) -> None:
+    connection = session.connection()
+    written = [*session.new, *(row for row in session.dirty if session.is_modified(row))]
+    settle_ids(written)
+    check_references(connection, written)
+    if any(isinstance(row, ExecutionEvent) for row in session.new):
+        _store_own_origin(connection)
+    session.info["written"] = [row for row in written if isinstance(row, ExecutionEvent)]
+    session.info["deleted"] = list(session.deleted)
+    keys = {row: tuple(getattr(row, column.key) for column in table_of(row).primary_key) for row in session.deleted}
+    for row, key in keys.items():
+        _delete(session, row, key)
+
+
+def _store_own_origin(connection: Connection) -> None:
+    for model, row in ((Resource, origin.RESOURCE), (Scope, origin.SCOPE)):
+        connection.execute(insert(model).values(row).on_conflict_do_nothing())
+
+
+def _delete(session: DatabaseSession, row: Base, key: tuple[Any, ...]) -> None:
+    table = table_of(row)
+    condition = and_(*(column == value for column, value in zip(table.primary_key, key, strict=True)))
+    delete(session.connection(), table, condition)
+    if None in key:  # the ORM deletes again what is gone already, but refuses to by a key with NULL
+        session.expunge(row)
+
+
+@event.listens_for(DatabaseSession, "after_flush_postexec")
+def _keep_runs_true(session: DatabaseSession, _context: UOWTransaction) -> None:
+    written, deleted = session.info.pop("written", []), session.info.pop("deleted", [])
+    connection = session.connection()
+    touched: dict[str, list[int]] = {row.run_id: [] for row in deleted if getattr(row, "run_id", None)}
+    for row in written:
+        touched.setdefault(row.run_id, []).append(row.started_at_unix_nano)
+    for run_id, starts in touched.items():
+        widen(connection, run_id, {min(starts), max(starts)} if starts else ())
+        recount(connection, run_id)
+    for row in list(session.identity_map.values()):
+        if deleted or (isinstance(row, WorkflowRun) and touched):
+            session.expire(row)
