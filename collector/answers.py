@@ -5,15 +5,17 @@ A refusal that can be sent again carries RetryInfo, and none other does: senders
 
 from __future__ import annotations
 
-from google.protobuf.any_pb2 import Any
+from typing import Any, cast
+
+from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import code_pb2
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from google.rpc.status_pb2 import Status
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from .intake import Busy, Malformed, Outcome, Refused, Unavailable
+from .signals import Signal
 
 # A refusal travels in gRPC trailers, twice and percent-encoded, and peers drop metadata beyond 8 KiB.
 MESSAGE_BYTES_MAX = 1024
@@ -43,13 +45,13 @@ _CODES: dict[type[BaseException], tuple[int, int]] = {
 _FAILED = (code_pb2.INTERNAL, 500)
 
 
-def response_to(outcome: Outcome) -> ExportTraceServiceResponse:
+def response_to(outcome: Outcome, signal: Signal) -> Message:
     """The response of OTLP section "Full Success" or "Partial Success"; `partial_success` is unset on full success."""
-    response = ExportTraceServiceResponse()
+    response: Any = signal.response()
     if outcome.rejected_spans or outcome.error_message:
-        response.partial_success.rejected_spans = outcome.rejected_spans
+        setattr(response.partial_success, signal.rejected, outcome.rejected_spans)
         response.partial_success.error_message = _shortened(outcome.error_message)
-    return response
+    return cast(Message, response)
 
 
 def status_of(error: Exception) -> Status:
@@ -82,8 +84,8 @@ def _details(error: Refused, message: str) -> list[Message]:
     return []
 
 
-def _packed(detail: Message) -> Any:
-    packed = Any()
+def _packed(detail: Message) -> AnyMessage:
+    packed = AnyMessage()
     packed.Pack(detail)
     return packed
 

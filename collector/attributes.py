@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 
 from ..storage.batch import VALUE_ARROW_TYPES, AttributeColumns, ValueType
-from .otlp import ARRAYS, Undecodable, parsed
+from .otlp import ARRAYS, VALUES, Undecodable, parsed
 
 Bools = npt.NDArray[np.bool_]
 
@@ -64,6 +64,22 @@ def flatten(lists: pa.ListArray) -> FlatAttributes:
     columns = AttributeColumns(offsets, keys, types, values)
     columns, repeated = _without_repeated_keys(columns)
     return FlatAttributes(columns, _owners_of(inexact, offsets) | repeated)
+
+
+def as_text(values: pa.StructArray) -> tuple[pa.Array, Bools]:
+    """OTLP `AnyValue`s as text, null where they are empty or absent: a string as it is, anything else as JSON. Also
+    which of them that text does not say exactly: all that is there and no string."""
+    texts = values.field("string_value")
+    others = _valid(values) & ~_valid(texts)
+    if not others.any():
+        return texts, others
+    at = np.flatnonzero(others)
+    said: list[str | None] = [None] * len(values)
+    for row, message in zip(at.tolist(), VALUES.encode(values.take(pa.array(at))), strict=True):
+        value = parsed(AnyValue, message)
+        if value is None or value.WhichOneof("value") is not None:
+            said[row], _ = _json_of(value)
+    return pc.coalesce(texts, pa.array(said, pa.string())), others
 
 
 def from_messages(owners: Sequence[Iterable[KeyValue]]) -> AttributeColumns:

@@ -9,24 +9,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NoReturn, TypeVar
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
 from .answers import response_to, status_of
 from .intake import Intake, Outcome, Refused
+from .signals import SIGNALS, Signal
 
-SERVICE = trace_service_pb2.DESCRIPTOR.services_by_name["TraceService"].full_name
-
+_SERVICES = tuple(signal.service.full_name for signal in SIGNALS.values())
 _FULL_SUCCESS = Outcome(0, "")
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+_Export = Callable[[bytes, grpc.aio.ServicerContext], Awaitable[bytes]]
 
 
 class GrpcServer:
@@ -58,11 +58,14 @@ class GrpcServer:
 
     async def _built(self, host: str, port: int, payload_bytes_max: int) -> int:
         self._server = grpc.aio.server(options=_options(payload_bytes_max))
-        # Neither deserialiser nor serialiser: the handler takes and gives the bytes of the wire.
-        export = grpc.unary_unary_rpc_method_handler(self._export)
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Export": export}),))
+        for signal in SIGNALS.values():
+            # Neither deserialiser nor serialiser: the handler takes and gives the bytes of the wire.
+            export = grpc.unary_unary_rpc_method_handler(self._export_of(signal))
+            handler = grpc.method_handlers_generic_handler(signal.service.full_name, {"Export": export})
+            self._server.add_generic_rpc_handlers((handler,))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        beside = (health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection((*_SERVICES, *beside), self._server)
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
             return int(self._server.add_insecure_port(address))
@@ -71,19 +74,22 @@ class GrpcServer:
 
     async def _started(self) -> None:
         await self._server.start()
-        for service in ("", SERVICE):
+        for service in ("", *_SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
 
     async def _stopped(self, grace_s: float) -> None:
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_s)
 
-    async def _export(self, request: bytes, context: grpc.aio.ServicerContext) -> bytes:
-        try:
-            outcome = await asyncio.wrap_future(self._intake.accept(request))
-        except Exception as error:  # noqa: BLE001 the sender must be answered, whatever happened
-            await _refuse(context, error)
-        return b"" if outcome == _FULL_SUCCESS else response_to(outcome).SerializeToString()
+    def _export_of(self, signal: Signal) -> _Export:
+        async def export(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+            try:
+                outcome = await asyncio.wrap_future(self._intake.accept(request, signal))
+            except Exception as error:  # noqa: BLE001 the sender must be answered, whatever happened
+                await _refuse(context, error)
+            return b"" if outcome == _FULL_SUCCESS else response_to(outcome, signal).SerializeToString()
+
+        return export
 
     def _await(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()

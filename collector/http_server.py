@@ -1,4 +1,4 @@
-"""OTLP over HTTP: `POST /v1/traces`, a route for the application that listens."""
+"""OTLP over HTTP: `POST /v1/traces`, `/v1/logs` and `/v1/metrics`, routes for the application that listens."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from .answers import MethodNotAllowed, TooLarge, UnsupportedMediaType, http_stat
 from .compression import decompressed
 from .intake import Intake, Malformed, Outcome
 from .otlp_json import json_from, request_from_json
+from .signals import SIGNALS, Signal
 
-PATH = "/v1/traces"
 # Bodies that are decompressed and decoded at a time; the waiting for their commit takes no thread.
 DECODING_MAX = 8
 
@@ -31,14 +31,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Encoding:
-    """One of OTLP's two encodings; `read` gives a request's protobuf and a warning or ""."""
+    """One of OTLP's two encodings; `read` gives the protobuf of a request of this type, and a warning or ""."""
 
     media_type: str
-    read: Callable[[bytes], tuple[bytes, str]]
+    read: Callable[[bytes, type[Message]], tuple[bytes, str]]
     write: Callable[[Message], bytes]
 
 
-_PROTOBUF = _Encoding("application/x-protobuf", lambda body: (body, ""), lambda message: message.SerializeToString())
+_PROTOBUF = _Encoding("application/x-protobuf", lambda body, _: (body, ""), lambda message: message.SerializeToString())
 _JSON = _Encoding("application/json", request_from_json, json_from)
 _ENCODINGS = {encoding.media_type: encoding for encoding in (_PROTOBUF, _JSON)}
 
@@ -48,30 +48,35 @@ def otlp_routes(intake: Intake, *, payload_bytes_max: int = 64 << 20) -> list[Ro
 
     A body may be gzip, zstd or deflate; over `payload_bytes_max` bytes, before or after decompression, it gets 413.
     """
-    return [Route(PATH, _TraceExport(intake, payload_bytes_max), name="OTLP traces over HTTP")]
+    decoding = CapacityLimiter(DECODING_MAX)
+    return [
+        Route(signal.path, _Export(intake, signal, payload_bytes_max, decoding), name=f"OTLP {name} over HTTP")
+        for name, signal in SIGNALS.items()
+    ]
 
 
-class _TraceExport:
-    """The ASGI endpoint; not a function, so that it sees every method and refuses the others itself."""
+class _Export:
+    """The ASGI endpoint of a signal; not a function, so that it sees every method and refuses the others itself."""
 
-    def __init__(self, intake: Intake, payload_bytes_max: int) -> None:
+    def __init__(self, intake: Intake, signal: Signal, payload_bytes_max: int, decoding: CapacityLimiter) -> None:
         self._intake = intake
+        self._signal = signal
         self._payload_bytes_max = payload_bytes_max
-        self._decoding = CapacityLimiter(DECODING_MAX)
+        self._decoding = decoding
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         encoding = _ENCODINGS.get(_media_type(request))
         try:
             outcome = await self._export(request, encoding)
-            response = _response(encoding or _JSON, 200, response_to(outcome))
+            response = _response(encoding or _JSON, 200, response_to(outcome, self._signal))
         except Exception as error:  # noqa: BLE001 the sender must be answered, whatever happened
             response = _refusal(encoding or _JSON, error)
         await response(scope, receive, send)
 
     async def _export(self, request: Request, encoding: _Encoding | None) -> Outcome:
         if request.method != "POST":
-            raise MethodNotAllowed(f"{PATH} takes POST, not {request.method}")
+            raise MethodNotAllowed(f"{self._signal.path} takes POST, not {request.method}")
         if encoding is None:
             raise UnsupportedMediaType(f"send content-type {_PROTOBUF.media_type} or {_JSON.media_type}")
         body = await self._body(request)
@@ -98,12 +103,13 @@ class _TraceExport:
         return b"".join(chunks)
 
     def _too_large(self) -> TooLarge:
-        return TooLarge(f"the body is larger than {self._payload_bytes_max} bytes: send fewer spans in a request")
+        records = self._signal.records.replace("_", " ")
+        return TooLarge(f"the body is larger than {self._payload_bytes_max} bytes: send fewer {records} in a request")
 
     def _accept(self, body: bytes, coding: str, encoding: _Encoding) -> tuple[Future[Outcome], str]:
         plain = decompressed(body, coding, bytes_max=self._payload_bytes_max)
-        request, warning = encoding.read(plain)
-        return self._intake.accept(request), warning
+        request, warning = encoding.read(plain, self._signal.request)
+        return self._intake.accept(request, self._signal), warning
 
 
 def _media_type(request: Request) -> str:

@@ -1,5 +1,8 @@
 """From request to commit: the queue, the group and the answer.
 
+Each signal has a lane of its own, so that a flood of one leaves room for the others; they share the process that reads
+large groups, and take turns in the store.
+
 Group commit: requests that wait together become one batch, are stored in one transaction and answered. One thread
 stores, another gathers and reads what is stored next. An idle server commits a single span at once; under load groups
 grow by themselves, since a commit costs much and a request in it little: those that were answered together mostly come
@@ -14,14 +17,14 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
-from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from ..storage import PreparedBatch, StorageError, WriteOutcome
-from .projection import read_requests
+from ..storage import StorageError
 from .reading import Fate, Reading
+from .signals import SIGNALS, TRACES, Signal, Sink
 from .worker import WORTH_SENDING_BYTES, Reader
 
 QUEUE_BYTES_MAX = 256 << 20
@@ -31,15 +34,10 @@ RETRY_AFTER_S = 1.0
 REJECTIONS_NAMED_MAX = 5
 
 
-class Sink(Protocol):
-    """What the intake needs of a store: all of the batch stored and durable on return, or a StorageError."""
-
-    def write_spans(self, batch: PreparedBatch) -> WriteOutcome: ...
-
-
 @dataclass(frozen=True)
 class Outcome:
-    """What to tell the sender, as OTLP's partial success: (0, "") is full success, (0, text) a warning."""
+    """What to tell the sender, as OTLP's partial success: (0, "") is full success, (0, text) a warning. For the other
+    signals `rejected_spans` counts their records."""
 
     rejected_spans: int
     error_message: str
@@ -91,29 +89,55 @@ class Intake:
         registry: CollectorRegistry | None = None,
         queue_bytes_max: int = QUEUE_BYTES_MAX,
     ) -> None:
-        self._sink = sink
+        """`queue_bytes_max` bounds what waits of each signal."""
+        self._reader = Reader()
+        metrics = _Metrics(registry or CollectorRegistry())
+        self._lanes = {
+            name: _Lane(signal, sink, self._reader, metrics, queue_bytes_max) for name, signal in SIGNALS.items()
+        }
+        metrics.queue_bytes.set_function(lambda: sum(lane.queue_bytes for lane in self._lanes.values()))
+
+    def accept(self, request: bytes, signal: Signal = TRACES) -> Future[Outcome]:
+        """Takes a serialised request of the signal; the future resolves after the commit, or carries Malformed or
+        Unavailable. Raises Busy when the signal's queue is full or closing."""
+        return self._lanes[signal.name].accept(request)
+
+    def close(self) -> None:
+        """Takes nothing more, finishes everything taken, then returns."""
+        for lane in self._lanes.values():
+            lane.take_no_more()
+        for lane in self._lanes.values():
+            lane.finish()
+        self._reader.close()
+
+
+class _Lane:
+    """The way of one signal: its queue, a thread that stores, another that gathers and reads."""
+
+    def __init__(self, signal: Signal, sink: Sink, reader: Reader, metrics: _Metrics, queue_bytes_max: int) -> None:
+        self._read = partial(reader.read, signal=signal)
+        self._read_here = signal.read
+        self._write = partial(signal.write, sink)
+        self._metrics = metrics
+        self._outcomes = metrics.outcomes_of(signal)
         self._queue_bytes_max = queue_bytes_max
         self._waiting: deque[_Request] = deque()
         self._waiting_bytes = 0
-        self._queue_bytes = 0
+        self.queue_bytes = 0
         self._taken = 0
         self._taken_before = 0
         self._storing = False
         self._closing = False
         self._changed = threading.Condition()
-        self._metrics = _Metrics(registry or CollectorRegistry())
-        self._metrics.queue_bytes.set_function(lambda: self._queue_bytes)
-        self._reader = Reader()
-        self._gatherer = ThreadPoolExecutor(1, thread_name_prefix="clew-reader")
-        self._thread = threading.Thread(target=self._run, name="clew-intake")
+        self._gatherer = ThreadPoolExecutor(1, thread_name_prefix=f"clew-{signal.name}-reader")
+        self._thread = threading.Thread(target=self._run, name=f"clew-{signal.name}-intake")
         self._thread.start()
 
     def accept(self, request: bytes) -> Future[Outcome]:
-        """Takes a serialised ExportTraceServiceRequest; the future resolves after the commit, or carries Malformed or
-        Unavailable. Raises Busy when the queue is full or closing."""
+        """See `Intake.accept`."""
         taken = _Request(request, Future())
         with self._changed:
-            full = self._queue_bytes and self._queue_bytes + len(request) > self._queue_bytes_max
+            full = self.queue_bytes and self.queue_bytes + len(request) > self._queue_bytes_max
             if full or self._closing:
                 self._metrics.busy.inc()
                 reason = "the server is stopping" if self._closing else "the queue is full"
@@ -121,19 +145,20 @@ class Intake:
             self._waiting.append(taken)
             self._taken += 1
             self._waiting_bytes += len(request)
-            self._queue_bytes += len(request)
+            self.queue_bytes += len(request)
             if len(self._waiting) == 1 or self._is_half() or self._is_all():
                 self._changed.notify()
         return taken.answer
 
-    def close(self) -> None:
-        """Takes nothing more, finishes everything taken, then returns."""
+    def take_no_more(self) -> None:
         with self._changed:
             self._closing = True
             self._changed.notify()
+
+    def finish(self) -> None:
+        """Returns once everything taken is answered; nothing more may be taken."""
         self._thread.join()
         self._gatherer.shutdown()
-        self._reader.close()
 
     def _run(self) -> None:
         """Stores one group after the other, while the next is gathered and read."""
@@ -149,7 +174,7 @@ class Intake:
     def _read_next(self) -> _Group | None:
         """The next group; None once closed and finished."""
         requests = self._next_requests()
-        return _Group(requests, _reading(self._reader.read, requests)) if requests else None
+        return _Group(requests, _reading(self._read, requests)) if requests else None
 
     def _next_requests(self) -> list[_Request]:
         """Waits for requests worth a commit and takes them off the queue. Empty once closed and finished."""
@@ -190,20 +215,22 @@ class Intake:
         with self._changed:
             self._taken_before = self._taken
             self._taken -= len(requests)
-            self._queue_bytes -= sum(len(request.payload) for request in requests)
+            self.queue_bytes -= sum(len(request.payload) for request in requests)
 
     def _committed(self, reading: Reading | BaseException) -> list[Fate]:
         if isinstance(reading, BaseException):
             raise reading
         if reading.batch is not None:
-            self._metrics.count(self._sink.write_spans(reading.batch))
-        self._metrics.rejected(sum(len(fate.rejections) for fate in reading.fates))
+            written = self._write(reading.batch)
+            for outcome in ("stored", "repeated", "replaced"):
+                self._outcomes.labels(outcome).inc(getattr(written, outcome))
+        self._outcomes.labels("rejected").inc(sum(len(fate.rejections) for fate in reading.fates))
         return reading.fates
 
     def _store_one_by_one(self, requests: list[_Request], error: BaseException) -> None:
         if len(requests) > 1:
             for request in requests:
-                self._store(_Group([request], _reading(read_requests, [request])))
+                self._store(_Group([request], _reading(self._read_here, [request])))
         else:
             self._metrics.failed.inc()
             self._release(requests)
@@ -212,7 +239,7 @@ class Intake:
 
 class _Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.spans = Counter("clew_spans_total", "Spans taken, by what became of them", ["outcome"], registry=registry)
+        self._registry = registry
         self.busy = Counter(
             "clew_requests_busy_total", "Requests refused because the queue was full", registry=registry
         )
@@ -220,13 +247,10 @@ class _Metrics:
         self.queue_bytes = Gauge("clew_queue_bytes", "Bytes of requests that wait for their commit", registry=registry)
         self.commit_seconds = Histogram("clew_commit_seconds", "From taking a group to its commit", registry=registry)
 
-    def count(self, written: WriteOutcome) -> None:
-        self.spans.labels("stored").inc(written.stored)
-        self.spans.labels("repeated").inc(written.repeated)
-        self.spans.labels("replaced").inc(written.replaced)
-
-    def rejected(self, spans: int) -> None:
-        self.spans.labels("rejected").inc(spans)
+    def outcomes_of(self, signal: Signal) -> Counter:
+        """What the signal's records are counted by."""
+        taken = f"{signal.records.replace('_', ' ').capitalize()} taken, by what became of them"
+        return Counter(f"clew_{signal.records}_total", taken, ["outcome"], registry=self._registry)
 
 
 def _reading(read: Callable[[list[bytes]], Reading], requests: list[_Request]) -> Reading | BaseException:

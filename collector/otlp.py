@@ -20,7 +20,7 @@ from google.protobuf.message_factory import GetMessageClass
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import ArrayValue, InstrumentationScope
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, InstrumentationScope
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
@@ -172,4 +172,5 @@ SPANS = MessageColumns(_FLAT, Span.DESCRIPTOR)
 SPAN_EVENTS = MessageColumns(_FLAT, Span.Event.DESCRIPTOR)
 LOG_RECORDS = MessageColumns(_FLAT, LogRecord.DESCRIPTOR)
 LINKS = MessageColumns(_FLAT, Span.Link.DESCRIPTOR)
+VALUES = MessageColumns(_FLAT, AnyValue.DESCRIPTOR)
 ARRAYS = MessageColumns(_FLAT, ArrayValue.DESCRIPTOR)

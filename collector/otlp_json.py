@@ -43,20 +43,20 @@ class _Unfit(Exception):
         return _Unfit(self.reason, outer + self.path)
 
 
-def request_from_json(body: bytes) -> tuple[bytes, str]:
-    """The serialised ExportTraceServiceRequest that `body` says in JSON, and a warning or "".
+def request_from_json(body: bytes, message_type: type[Message] = ExportTraceServiceRequest) -> tuple[bytes, str]:
+    """The serialised request that `body` says in JSON, and a warning or "".
 
     Text that is not Unicode (bytes that are not UTF-8; half of a surrogate pair, as senders leave that cut text short)
     is kept with U+FFFD in its place, with a warning. Raises Malformed, which says where.
     """
     parsed, warning = _parsed(body)
     try:
-        arguments = _message_reader(ExportTraceServiceRequest.DESCRIPTOR)(parsed, 0)
+        arguments = _message_reader(message_type.DESCRIPTOR)(parsed, 0)
     except _Unfit as error:
         raise Malformed(
             f"not an OTLP request in JSON: {error.path.lstrip('.') or 'the body'}: {error.reason}"
         ) from error
-    return ExportTraceServiceRequest(**arguments).SerializeToString(), warning
+    return message_type(**arguments).SerializeToString(), warning
 
 
 def json_from(message: Message) -> bytes:

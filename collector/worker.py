@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
-import signal
+import signal as process_signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
 from .memory import keep_freed_memory
-from .projection import read_requests
 from .reading import Reading
+from .signals import SIGNALS, TRACES, Signal
 
 WORTH_SENDING_BYTES = 64 << 10
 
@@ -27,24 +28,34 @@ class UnreadableGroup(Exception):
 
 
 class Reader:
-    """Owns the worker process, which ends with this one. For one thread at a time."""
+    """Owns the worker process, which ends with this one. Threads take turns with what is worth sending."""
 
     def __init__(self) -> None:
         self._process, self._line = _started()
+        self._turn = threading.Lock()
 
-    def read(self, requests: list[bytes]) -> Reading:
-        """See `projection.read_requests`. Raises UnreadableGroup."""
+    def read(self, requests: list[bytes], signal: Signal = TRACES) -> Reading:
+        """See `Signal.read`. Raises UnreadableGroup."""
         if sum(map(len, requests)) < WORTH_SENDING_BYTES:
-            return read_requests(requests)
+            return signal.read(requests)
         try:
-            self._line.send_bytes(pickle.dumps(requests, protocol=5))
-            answer = pickle.loads(self._line.recv_bytes())  # noqa: S301 from our own child
+            with self._turn:
+                answer = self._asked((signal.name, requests))
+        except (EOFError, OSError):
+            return signal.read(requests)
+        if isinstance(answer, UnreadableGroup):
+            raise answer
+        return answer
+
+    def _asked(self, question: tuple[str, list[bytes]]) -> Reading | UnreadableGroup:
+        """What the worker makes of it; one that has died is replaced."""
+        try:
+            self._line.send_bytes(pickle.dumps(question, protocol=5))
+            answer: Reading | UnreadableGroup = pickle.loads(self._line.recv_bytes())  # noqa: S301 from our own child
         except (EOFError, OSError):
             self.close()
             self._process, self._line = _started()
-            return read_requests(requests)
-        if isinstance(answer, UnreadableGroup):
-            raise answer
+            raise
         return answer
 
     def close(self) -> None:
@@ -68,23 +79,23 @@ def _started() -> tuple[SpawnProcess, Connection]:
 def _interrupt_blocked() -> Iterator[None]:
     """Ctrl-C reaches every process of the terminal, but the server needs its reader to finish what was taken; what is
     blocked when a process starts stays blocked in it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = process_signal.pthread_sigmask(process_signal.SIG_BLOCK, {process_signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        process_signal.pthread_sigmask(process_signal.SIG_SETMASK, before)
 
 
 def _work(line: Connection) -> None:
     keep_freed_memory()
     with suppress(EOFError, OSError):  # the server is gone, and nobody is left to answer
         while True:
-            requests = pickle.loads(line.recv_bytes())  # noqa: S301 from our own parent
-            line.send_bytes(pickle.dumps(_read(requests), protocol=5))
+            name, requests = pickle.loads(line.recv_bytes())  # noqa: S301 from our own parent
+            line.send_bytes(pickle.dumps(_read(SIGNALS[name], requests), protocol=5))
 
 
-def _read(requests: list[bytes]) -> Reading | UnreadableGroup:
+def _read(signal: Signal, requests: list[bytes]) -> Reading | UnreadableGroup:
     try:
-        return read_requests(requests)
+        return signal.read(requests)
     except BaseException as error:  # noqa: BLE001 a panic in native code must not end the worker
         return UnreadableGroup(f"{type(error).__name__}: {error}")

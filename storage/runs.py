@@ -42,6 +42,35 @@ def run_deltas(events: pa.Table) -> pa.Table:
     )
 
 
+def mentioned_runs(records: pa.Table) -> pa.Table:
+    """Like `run_deltas`, of the runs that records belong to which are no events: when they were met
+    (`met_at_unix_nano`), and what their `session_id` and `service_name` say."""
+    records = records.filter(records["run_id"].is_valid())
+    runs = records["run_id"].combine_chunks().dictionary_encode()
+    met = records["met_at_unix_nano"].to_numpy()
+    count = len(runs.dictionary)
+    grouped = _Grouped(runs.indices.to_numpy(zero_copy_only=False), count, met)
+    none = pa.array(np.zeros(count, dtype=np.int64))
+    return pa.table(
+        {
+            "id": runs.dictionary,
+            "session_id": _taken(records["session_id"], grouped.first(_given(records["session_id"]))).fill_null(
+                DEFAULT_SESSION
+            ),
+            "name": pa.nulls(count, pa.string()),
+            "agent": pa.nulls(count, pa.string()),
+            "service_name": _taken(records["service_name"], grouped.first(_given(records["service_name"]))),
+            "status": pa.array(["running"] * count, pa.string()),
+            "root_event_id": pa.nulls(count, pa.int64()),
+            "started_at_unix_nano": grouped.min(met),
+            "last_started_at_unix_nano": grouped.max(met),
+            "completed_at_unix_nano": none,
+            "event_count": none,
+            "error_count": none,
+        }
+    )
+
+
 NOWHERE = -1
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from . import migrate
 from .batch import SpanBatch, WriteOutcome
 from .engine import database_path, open_engine
+from .hashed import HashedBatch, PreparedHashed, prepare_hashed
 from .preparing import PreparedBatch, prepare
 from .reading import Reader, read_transaction
 from .writing import Writer
@@ -44,6 +45,11 @@ class Store:
         pending replaces it. Raises WriteFailed, and then nothing of the batch is stored.
         """
         return self._writer.write(batch if isinstance(batch, PreparedBatch) else prepare(batch))
+
+    def write_hashed(self, batch: HashedBatch | PreparedHashed) -> WriteOutcome:
+        """Stores log records or metric points in one transaction, as `write_spans` does spans. One that is there
+        already is not stored again. Raises WriteFailed, and then nothing of the batch is stored."""
+        return self._writer.write(batch if isinstance(batch, PreparedHashed) else prepare_hashed(batch))
 
     def read(self, *, seconds_max: float = 30.0) -> AbstractContextManager[Reader]:
         """A read-only transaction, ended after `seconds_max` seconds. Raises QueryTimeout within."""

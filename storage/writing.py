@@ -21,6 +21,7 @@ from sqlalchemy import Engine
 from .batch import WriteOutcome
 from .engine import ROW_GROUP_ROWS, native
 from .errors import WriteFailed
+from .hashed import PreparedHashed
 from .identity import Settlement, settle
 from .preparing import PreparedBatch
 from .records import OF_THE_EVENT, STATEMENTS
@@ -30,7 +31,8 @@ KNOWN_KEYS_MAX = 200_000
 
 
 class _KnownRun(NamedTuple):
-    """A run that was there before the batch; the bounds of its events' start times, the batch's included."""
+    """A run, there before the batch or not; the bounds of its events' start times, the batch's included, and how many
+    events it had before."""
 
     id: bytes
     started_at: int
@@ -50,15 +52,15 @@ class Writer:
         self._turn = threading.Lock()
         self._known: dict[str, _Known] = {name: _Known() for name in ("sessions", "runs", "resources", "scopes")}
 
-    def write(self, batch: PreparedBatch) -> WriteOutcome:
-        """Stores the batch, see `Store.write_spans`."""
+    def write(self, batch: PreparedBatch | PreparedHashed) -> WriteOutcome:
+        """Stores the batch, see `Store.write_spans` and `Store.write_hashed`."""
         with self._turn:
             try:
                 return self._written(batch)
             except duckdb.Error as error:
                 raise WriteFailed(f"not stored: {error}") from error
 
-    def _written(self, batch: PreparedBatch) -> WriteOutcome:
+    def _written(self, batch: PreparedBatch | PreparedHashed) -> WriteOutcome:
         """Runs that this process has not met are taken for new: nearly always right, and cheaper than looking. The
         table's key refuses the batch where it is wrong, and it is written again the careful way."""
         try:
@@ -66,7 +68,7 @@ class Writer:
         except duckdb.ConstraintException:
             return self._in_transaction(batch, self._upsert_runs)
 
-    def _in_transaction(self, batch: PreparedBatch, write_runs: _WriteRuns) -> WriteOutcome:
+    def _in_transaction(self, batch: PreparedBatch | PreparedHashed, write_runs: _WriteRuns) -> WriteOutcome:
         committed = False
         try:
             with self._transaction():
@@ -83,10 +85,29 @@ class Writer:
             self._connection.execute("CHECKPOINT")
             self._holder.close()
 
-    def _store(self, batch: PreparedBatch, write_runs: _WriteRuns) -> WriteOutcome:
+    def _store(self, batch: PreparedBatch | PreparedHashed, write_runs: _WriteRuns) -> WriteOutcome:
         for table, origins in (("resources", batch.resources), ("scopes", batch.scopes)):
             self._insert_origins(table, origins)
-        known_runs = self._write_runs(batch.runs, write_runs)
+        known_runs = self._write_runs(batch.runs, write_runs) if batch.runs.num_rows else []
+        store: Callable[..., WriteOutcome] = (
+            self._store_hashed if isinstance(batch, PreparedHashed) else self._store_events
+        )
+        return store(batch, known_runs)
+
+    def _store_hashed(self, batch: PreparedHashed, known_runs: list[_KnownRun]) -> WriteOutcome:
+        bounds = [batch.since, batch.until]
+        if batch.is_placed_by_arrival:  # and may have arrived before at another time of its run
+            bounds = [
+                min([batch.since, *(run.started_at for run in known_runs)]),
+                max([batch.until, *(run.last_started_at for run in known_runs)]),
+            ]
+        hashes = batch.hashes
+        stored = self._execute(batch.stored_hashes, bounds, incoming=hashes).fetchnumpy()["hash"]
+        new = np.flatnonzero(~np.isin(hashes["hash"].to_numpy(), stored))
+        self._insert(batch.table, batch.rows.take(new) if len(stored) else batch.rows)
+        return WriteOutcome(stored=len(new), repeated=len(stored) + batch.repeated, replaced=0)
+
+    def _store_events(self, batch: PreparedBatch, known_runs: list[_KnownRun]) -> WriteOutcome:
         events = batch.events.rows
         settlement = settle(events, self._namesakes(events, known_runs))
         replaced = [(run_id, self._delete_event(run_id, event_id)) for run_id, event_id in settlement.replaced]
@@ -109,7 +130,7 @@ class Writer:
             self._insert(table, rows, "ON CONFLICT DO NOTHING")
 
     def _write_runs(self, runs: pa.Table, write_runs: _WriteRuns) -> list[_KnownRun]:
-        """Brings the runs up to date; returns those that were there before."""
+        """Brings the runs up to date; returns at least those that were there before."""
         if self._known["sessions"].new_among(runs["session_id"].unique().to_pylist()):
             self._execute(_INSERT_SESSIONS, runs=runs)
         return write_runs(runs)
@@ -124,10 +145,11 @@ class Writer:
         self._known["runs"].new_among(runs["id"].to_pylist())
         upserted = self._execute(_UPSERT_RUNS, runs=runs).fetchall()
         added = dict(zip(runs["id"].to_pylist(), runs["event_count"].to_pylist(), strict=True))
-        return [_KnownRun(*run) for run in upserted if run[-1] > added[run[0]]]
+        return [_KnownRun(*run)._replace(event_count=run[-1] - added[run[0]]) for run in upserted]
 
     def _namesakes(self, events: pa.Table, known_runs: list[_KnownRun]) -> pa.Table | None:
         """The stored events that share run and span id with one of `events`."""
+        known_runs = [run for run in known_runs if run.event_count]
         if not known_runs:
             return None
         bounds = [min(run.started_at for run in known_runs), max(run.last_started_at for run in known_runs)]
@@ -275,7 +297,7 @@ _UPSERT_RUNS = f"""
             session_id = CASE workflow_runs.session_id WHEN 'default' THEN excluded.session_id
                          ELSE workflow_runs.session_id END,
             name = CASE WHEN workflow_runs.root_event_id IS NULL AND excluded.root_event_id IS NOT NULL
-                   THEN excluded.name ELSE workflow_runs.name END,
+                   THEN excluded.name ELSE coalesce(workflow_runs.name, excluded.name) END,
             agent = CASE WHEN workflow_runs.root_event_id IS NULL AND excluded.root_event_id IS NOT NULL
                     THEN coalesce(excluded.agent, workflow_runs.agent)
                     ELSE coalesce(workflow_runs.agent, excluded.agent) END,
@@ -306,8 +328,12 @@ _NAMESAKES = """
 """
 
 _DELETE_PARTS = [
-    f"DELETE FROM {table} WHERE run_id = ?::BLOB::UUID AND event_id = ?"  # noqa: S608 our own names
-    for table in ("event_logs", "event_links", *OF_THE_EVENT)
+    # A log record stays: it came by itself.
+    "DELETE FROM event_logs WHERE run_id = ?::BLOB::UUID AND event_id = ? AND log_index >= 0",
+    *(
+        f"DELETE FROM {table} WHERE run_id = ?::BLOB::UUID AND event_id = ?"  # noqa: S608 our own names
+        for table in ("event_links", *OF_THE_EVENT)
+    ),
 ]
 _DELETE_EVENT = "DELETE FROM execution_events WHERE run_id = ?::BLOB::UUID AND id = ? RETURNING status"
 

@@ -230,9 +230,9 @@ def test_reflection_lists_the_services(channel: grpc.Channel) -> None:
 
 def test_other_methods_are_unimplemented(channel: grpc.Channel) -> None:
     """A signal that is not there yet is told by UNIMPLEMENTED, which exporters take for final."""
-    metrics = channel.unary_unary("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export")
+    profiles = channel.unary_unary("/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export")
     with pytest.raises(grpc.RpcError) as refusal:
-        metrics(b"", timeout=TIMEOUT_S)
+        profiles(b"", timeout=TIMEOUT_S)
     assert refusal.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 

@@ -1,0 +1,88 @@
+"""Log records and metric points: rows that come by themselves, known by a hash of what was sent.
+
+The hash takes in the record with its ids, its resource and its scope, so one sent again is refused by its number alone,
+looked for among what was stored of its time. A record of a run that nobody has told of yet makes that run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from .batch import AttributeColumns, Origins
+from .runs import mentioned_runs
+from .variant import RowsWithAttributes, with_attributes
+
+# table: the column with the hash, the column with the time that it is looked for by
+_KEYS = {
+    "event_logs": ("log_index", "event_started_at_unix_nano"),
+    "workflow_metrics": ("point_id", "time_unix_nano"),
+}
+_OF_THE_RUN = ["session_id", "service_name", "met_at_unix_nano", "is_placed_by_arrival"]
+
+
+@dataclass(frozen=True)
+class HashedBatch:
+    """Rows of `table` (`event_logs` or `workflow_metrics`) that are stored together or not at all.
+
+    `rows` has the columns of the table but `attributes` (`run_id` as 16 bytes, null for none), and besides, for
+    the runs: `session_id` (text or null), `service_name`, `met_at_unix_nano`, when the run was under way, and
+    `is_placed_by_arrival`, where that is only when the record came, for want of any time in it.
+    """
+
+    table: str
+    rows: pa.Table
+    attributes: AttributeColumns
+    resources: Origins
+    scopes: Origins
+
+
+@dataclass(frozen=True)
+class PreparedHashed:
+    """A HashedBatch ready to be written, without the `repeated` rows that it held twice: rows with their attributes,
+    `since` and `until` bound their times, and `runs` are those it mentions."""
+
+    table: str
+    runs: pa.Table
+    resources: RowsWithAttributes
+    scopes: RowsWithAttributes
+    rows: RowsWithAttributes
+    since: int
+    until: int
+    is_placed_by_arrival: bool
+    repeated: int
+
+    @property
+    def hashes(self) -> pa.Table:
+        """What tells the rows apart, as the column `hash`."""
+        return pa.table({"hash": self.rows.rows[_KEYS[self.table][0]]})
+
+    @property
+    def stored_hashes(self) -> str:
+        """The statement that finds those of `incoming` that are stored, between two times."""
+        key, time = _KEYS[self.table]
+        return (
+            f"SELECT {key} AS hash FROM {self.table} "  # noqa: S608 our own names
+            f"WHERE {time} BETWEEN ? AND ? AND {key} IN (SELECT hash FROM incoming)"
+        )
+
+
+def prepare_hashed(batch: HashedBatch) -> PreparedHashed:
+    """Does for `batch` all that needs no database. It has at least one row."""
+    key, time = _KEYS[batch.table]
+    _, first = np.unique(batch.rows[key].to_numpy(), return_index=True)
+    rows = with_attributes(batch.rows.drop_columns(_OF_THE_RUN), batch.attributes)
+    times = batch.rows[time].to_numpy()
+    return PreparedHashed(
+        table=batch.table,
+        runs=mentioned_runs(batch.rows),
+        resources=with_attributes(batch.resources.table, batch.resources.attributes),
+        scopes=with_attributes(batch.scopes.table, batch.scopes.attributes),
+        rows=rows if len(first) == len(times) else rows.take(np.sort(first)),
+        since=int(times.min()),
+        until=int(times.max()),
+        is_placed_by_arrival=bool(batch.rows["is_placed_by_arrival"].to_numpy().any()),
+        repeated=len(times) - len(first),
+    )
