@@ -112,7 +112,6 @@ class _Settings:
             "clew.run.mode": self.mode,
             "clew.run.agent": self.agent,
             "clew.run.model": self.model,
-            "clew.run.status": "executing",
             "clew.project.name": self.project,
             "clew.task.id": self.task_id,
             "clew.task.title": self.task_id and self.task,
@@ -153,15 +152,19 @@ class Run(Scope):
         return format_trace_id(self._recording.get_span_context().trace_id)
 
     def state_transition(self, from_state: str, to_state: str, *, reason: str | None = None) -> None:
-        """The run's status changes; both are of RUN_STATUSES. A run that is paused or waits at its end stays so."""
+        """The run's status changes; both are of RUN_STATUSES. A run that is paused or waits at its end stays so.
+
+        It is an event of its own and leaves at once.
+        """
         attributes = {
             "clew.state_transition.from": known("from_state", from_state, RUN_STATUSES),
             "clew.state_transition.to": known("to_state", to_state, RUN_STATUSES),
             "clew.state_transition.reason": reason,
         }
-        self._log("clew.state_transition", attributes)
+        said = {"clew.event.type": "state_transition", "clew.run.status": to_state}
+        with self._opened(f"state_transition {to_state}", said) as event:
+            event._log("clew.state_transition", attributes)
         self._status = to_state
-        self._set({"clew.run.status": to_state})
 
     def branch(self, name: str, *, hypothesis: str | None = None, from_event: Scope | str | None = None) -> Run:
         """Another run at the same task, which tries `hypothesis` from `from_event` on: a scope of this run or its id;
@@ -171,10 +174,8 @@ class Run(Scope):
         return Run(self._settings, self._provider, branched_by=link)
 
     def _end(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if not ends_well(error):
-            self._set({"clew.run.status": "failed"})
-        elif self._status in _AT_WORK:
-            self._set({"clew.run.status": "completed"})
+        at_the_end = "completed" if self._status in _AT_WORK else self._status
+        self._set({"clew.run.status": at_the_end if ends_well(error) else "failed"})
         super().__exit__(kind, error, trace)
 
     def _surroundings(self) -> tuple[Scope | None, Context]:

@@ -207,13 +207,17 @@ class Scope:
     def checkpoint(
         self, context: Any, checkpoint_type: str = "manual", *, path: str | os.PathLike[str] | None = None
     ) -> None:
-        """The context of the work at this moment, as JSON; `path` names the file that has all of it."""
+        """The context of the work at this moment, as JSON; `path` names the file that has all of it.
+
+        It is an event of its own and leaves at once, whatever becomes of the scopes that are open.
+        """
         attributes = {
             "clew.checkpoint.type": known("checkpoint_type", checkpoint_type, CHECKPOINT_TYPES),
             "clew.checkpoint.path": None if path is None else os.fsdecode(path),
             "clew.checkpoint.snapshot": _json(context),
         }
-        self._log("clew.checkpoint", attributes, text_max=SNAPSHOT_MAX)
+        with self._opened(f"checkpoint {checkpoint_type}", {"clew.event.type": "info"}) as event:
+            event._log("clew.checkpoint", attributes, text_max=SNAPSHOT_MAX)
 
     def usage(
         self, *, input_tokens: int | None = None, output_tokens: int | None = None, cost_usd: float | None = None

@@ -259,3 +259,14 @@ print(run.run_id)
         check=True,
     )
     assert (ended.stdout, ended.stderr) == (f"{'0' * 32}\n", "")
+
+
+def test_the_command_line_does_not_wait_for_the_sdk(environment: dict[str, str]) -> None:
+    """`import clew` loads no SDK; `clew.run` and `clew.record` do, and nothing of the server."""
+    program = """
+import sys, clew
+assert not [name for name in sys.modules if name.startswith("opentelemetry")]
+assert clew.record.run is clew.run
+assert {"duckdb", "pyarrow", "fastapi"}.isdisjoint(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], env=environment, timeout=60, check=True)
