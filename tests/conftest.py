@@ -187,6 +187,21 @@ def api_client(store: Store) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
+def database(tmp_path: Path) -> Iterator[str]:
+    """A fresh file that the test opens itself, as an application does; closed at the end."""
+    path = str(tmp_path / "application.duckdb")
+    yield path
+    close_database(path)
+
+
+@pytest.fixture
+def db_session(database: str) -> Iterator[DatabaseSession]:
+    """A session on `database`."""
+    with get_db_session(database) as session:
+        yield session
+
+
+@pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """An environment for child processes: no settings of whoever runs the tests, a home of their own."""
     return _environment(tmp_path)
