@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -24,6 +25,9 @@ from .parameters import FileEventsWanted
 from .runs import RUNS
 from .tree import NONE, Tree
 
+# How far up a message is looked for.
+PATH_EVENTS_MAX = 1_000
+
 Record = dict[str, Any]
 
 
@@ -33,11 +37,9 @@ def file_event_page(reader: Reader, wanted: FileEventsWanted) -> Record:
         raise InvalidParameter("name a file with ?path=, or files with ?path_prefix=; one of them", parameter="path")
     newest_first = Order(FILES.c.created_at_unix_nano, FILES.c.id, newest_first=True)
     rows, next_cursor = newest_first.page(reader, select(FILES).where(*_filters(wanted)), wanted)
-    by_run: defaultdict[str, list[RowMapping]] = defaultdict(list)
-    for row in rows:
-        by_run[row["run_id"]].append(row)
-    runs = reader.rows(select(RUNS).where(RUNS.c.id.in_(by_run))) if rows else ()
-    found = {origin["id"]: origin for run in runs for origin in _origins(reader, run, by_run[run["id"]])}
+    places = _places(reader, rows)
+    messages = _messages(reader, {place.file["id"]: place.path for place in places})
+    found = {place.file["id"]: place.json() | {"message": messages[place.file["id"]]} for place in places}
     return {"file_events": [found[row["id"]] for row in rows], "next_cursor": next_cursor}
 
 
@@ -52,63 +54,87 @@ def _filters(wanted: FileEventsWanted) -> list[ColumnElement[bool]]:
     return filters
 
 
-def _origins(reader: Reader, run: RowMapping, files: Sequence[RowMapping]) -> Iterable[Record]:
-    """Of each file of the run what a page shows."""
-    briefs = event_briefs(reader, run, (file["event_id"] for file in files))
-    tree = tree_of(reader, run)
-    messages = _messages(reader, run, {file["id"]: _event_and_above(tree, file["event_id"]) for file in files})
-    costs = _Costs(reader, run, tree)
-    of_run = {name: run[name] for name in ("id", "session_id", "name", "agent")}
+@dataclass(frozen=True)
+class _Place:
+    """A file, and where the event that wrote or read it stands. `path` leads from that event to the top; its steps are
+    (run id, event id)."""
+
+    file: RowMapping
+    run: RowMapping
+    event: Record | None
+    path: Sequence[tuple[str, str]]
+    cost_usd: float | None
+
+    def json(self) -> Record:
+        run = {name: self.run[name] for name in ("id", "session_id", "name", "agent")}
+        return file_json(self.file) | {"run": run, "event": self.event, "cost_usd": self.cost_usd}
+
+
+def _places(reader: Reader, files: Sequence[RowMapping]) -> list[_Place]:
+    """The place of each file, run by run: one tree is held at a time."""
+    by_run: defaultdict[str, list[RowMapping]] = defaultdict(list)
     for file in files:
-        yield {
-            **file_json(file),
-            "run": of_run,
-            "event": briefs[file["event_id"]],
-            "message": messages[file["id"]],
-            "cost_usd": costs.of(file["event_id"]),
-        }
+        by_run[file["run_id"]].append(file)
+    runs = reader.rows(select(RUNS).where(RUNS.c.id.in_(by_run))) if files else ()
+    return [place for run in runs for place in _places_in(reader, run, by_run[run["id"]])]
 
 
-def _event_and_above(tree: Tree | None, event_id: str | None) -> list[str]:
-    """The event, the event it hangs from, and so on to the top. The event alone where it is in no tree."""
-    position = _position(tree, event_id)
-    if tree is None or position == NONE:
-        return [] if event_id is None else [event_id]
-    return [event_id_text(number) for number in tree.ids[tree.path_up(position)].tolist()]
+def _places_in(reader: Reader, run: RowMapping, files: Sequence[RowMapping]) -> Iterator[_Place]:
+    events = event_briefs(reader, run, (file["event_id"] for file in files))
+    tree = tree_of(reader, run)
+    costs = None if tree is None else _Costs(reader, run, tree)
+    for file in files:
+        event_id = file["event_id"]
+        position = NONE if tree is None or event_id is None else _positions(tree, [event_id])[0]
+        if tree is None or costs is None or position == NONE:
+            path, cost_usd = [] if event_id is None else [event_id], None
+        else:
+            path = [event_id_text(number) for number in tree.ids[tree.path_up(position)[:PATH_EVENTS_MAX]].tolist()]
+            cost_usd = costs.within(tree.subtree(position))
+        yield _Place(file, run, events[event_id], [(run["id"], step) for step in path], cost_usd)
 
 
-def _position(tree: Tree | None, event_id: str | None) -> int:
-    if tree is None or event_id is None:
-        return NONE
-    return int(tree.positions(np.array([parse_event_id(event_id)]))[0])
-
-
-def _messages(reader: Reader, run: RowMapping, paths: dict[str, list[str]]) -> dict[str, Record | None]:
-    """For each path of events the latest message of the first event on it that has any."""
-    on_paths = [parse_event_id(event_id) for event_id in {event_id for path in paths.values() for event_id in path}]
-    statement = messages_cut().where(MESSAGES.c.run_id == run["id"], one_of(MESSAGES.c.event_id, on_paths))
-    in_time = (MESSAGES.c.event_id, MESSAGES.c.time_unix_nano.desc(), MESSAGES.c.id.desc())
-    latest = reader.rows(statement.distinct(MESSAGES.c.event_id).order_by(*in_time)) if on_paths else ()
-    said = {row["event_id"]: message_json(row) | {"event_id": row["event_id"]} for row in latest}
-    return {file: next((said[event] for event in path if event in said), None) for file, path in paths.items()}
+def _positions(tree: Tree, event_ids: Iterable[str]) -> list[int]:
+    return tree.positions(np.array([parse_event_id(event_id) for event_id in event_ids], dtype=np.int64)).tolist()
 
 
 class _Costs:
     """What the events of a run cost, by their place in its tree."""
 
-    def __init__(self, reader: Reader, run: RowMapping, tree: Tree | None) -> None:
-        self._tree = tree
+    def __init__(self, reader: Reader, run: RowMapping, tree: Tree) -> None:
         told = (COSTS.c.run_id == run["id"], COSTS.c.event_id.is_not(None), COSTS.c.cost_usd.is_not(None))
         rows = reader.rows(select(COSTS.c.event_id, COSTS.c.cost_usd).where(*told))
-        placed = sorted((_position(tree, row["event_id"]), row["cost_usd"]) for row in rows)
+        positions = _positions(tree, (row["event_id"] for row in rows))
+        placed = sorted(zip(positions, (row["cost_usd"] for row in rows), strict=True))
         self._positions = [position for position, _ in placed]
         self._sums = [0, *accumulate(cost for _, cost in placed)]
 
-    def of(self, event_id: str | None) -> float | None:
-        """Of the event and all below it; None where nothing is told."""
-        position = _position(self._tree, event_id)
-        if self._tree is None or position == NONE:
-            return None
-        part = self._tree.subtree(position)
+    def within(self, part: slice) -> float | None:
+        """Of the events in this stretch of the tree; None where nothing is told."""
         first, end = (bisect_left(self._positions, place) for place in (part.start, part.stop))
         return dollars(self._sums[end] - self._sums[first]) if end > first else None
+
+
+def _messages(reader: Reader, paths: Mapping[str, Sequence[tuple[str, str]]]) -> dict[str, Record | None]:
+    """For each path of events the latest message of the first event on it that has any."""
+    steps = {step for path in paths.values() for step in path}
+    latest = _latest_message_ids(reader, steps) if steps else {}
+    wanted = {name: next((latest[step] for step in path if step in latest), None) for name, path in paths.items()}
+    ids = [number for number in wanted.values() if number is not None]
+    rows = reader.rows(messages_cut().where(one_of(MESSAGES.c.id, ids))) if ids else ()
+    messages: dict[int | None, Record] = {row["id"]: message_json(row) | {"event_id": row["event_id"]} for row in rows}
+    return {name: messages.get(number) for name, number in wanted.items()}
+
+
+def _latest_message_ids(reader: Reader, events: set[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    """The latest message of each of these events that has any; of others too, since run and event are asked for by
+    themselves."""
+    run_ids, event_ids = ({step[part] for step in events} for part in (0, 1))
+    of_events = (
+        MESSAGES.c.run_id.in_(run_ids),
+        one_of(MESSAGES.c.event_id, [parse_event_id(id_) for id_ in event_ids]),
+    )
+    event = (MESSAGES.c.run_id, MESSAGES.c.event_id)
+    in_time = (MESSAGES.c.time_unix_nano.desc(), MESSAGES.c.id.desc())
+    statement = select(*event, MESSAGES.c.id).distinct(*event).where(*of_events).order_by(*event, *in_time)
+    return {(row["run_id"], row["event_id"]): row["id"] for row in reader.rows(statement)}
