@@ -20,7 +20,18 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.orm import Session as OrmSession
 
 from clew.query.app import build_app
-from clew.storage import Base, ExecutionEvent, Resource, Scope, Session, Store, WorkflowRun
+from clew.storage import (
+    Base,
+    DatabaseSession,
+    ExecutionEvent,
+    Resource,
+    Scope,
+    Session,
+    Store,
+    WorkflowRun,
+    close_database,
+    get_db_session,
+)
 
 STOP_S = 30
 FREE_PORTS = ("--grpc-port", "0", "--http-port", "0")
