@@ -59,12 +59,15 @@ _OUTPUTS = (
     _Source("ag2.human_input.response", "user"),
     _Source("response.model_output", "assistant"),
 )
+# In a conversation plain text is an answer too.
+_ANSWERS = tuple(source._replace(role="assistant") for source in _OUTPUTS if source.role is None)
 # These hold the answer as well, as the last message.
 _WHOLE_CONVERSATIONS = ("pydantic_ai.all_messages", "all_messages_events")
 
-_KEYS = [_SYSTEM, *(key for source in (*_INPUTS, *_OUTPUTS) for key in (source.key, *source.keys) if key)]
-CONVERSATION_KEYS: tuple[str, ...] = tuple(key for key in _KEYS if not key.endswith("."))
-CONVERSATION_PREFIXES: tuple[str, ...] = tuple(key for key in _KEYS if key.endswith("."))
+_SAID_AT = (_SYSTEM, *(key for source in (*_INPUTS, *_OUTPUTS) for key in (source.key, *source.keys) if key))
+CONVERSATION_KEYS: tuple[str, ...] = tuple(key for key in _SAID_AT if not key.endswith("."))
+CONVERSATION_PREFIXES: tuple[str, ...] = tuple(key for key in _SAID_AT if key.endswith("."))
+_KEYS = frozenset(CONVERSATION_KEYS)
 
 INPUT_KEYS: tuple[str, ...] = (
     "clew.inputs",
@@ -143,12 +146,13 @@ class SaidMessage:
 
 def messages_of(attributes: Mapping[str, Any]) -> list[SaidMessage]:
     """The messages that went in, in order, then those that came out, history included; the newest MESSAGES_MAX."""
-    inputs, outputs = _first_said(attributes, _INPUTS), _first_said(attributes, _OUTPUTS)
-    if not outputs and inputs and any(key in attributes for key in _WHOLE_CONVERSATIONS):
+    telling = {key: said for key, said in attributes.items() if key in _KEYS or key.startswith(CONVERSATION_PREFIXES)}
+    inputs, outputs = _first_said(telling, _INPUTS), _first_said(telling, _OUTPUTS)
+    if not outputs and inputs and not telling.keys().isdisjoint(_WHOLE_CONVERSATIONS):
         inputs, outputs = _without_answer(inputs)
     if inputs and not outputs:
-        outputs = _first_said(attributes, [source._replace(role=source.role or "assistant") for source in _OUTPUTS])
-    system = instructions(parsed(attributes.get(_SYSTEM)))
+        outputs = _first_said(telling, _ANSWERS)
+    system = instructions(parsed(telling.get(_SYSTEM)))
     inputs = [form for form in system if form not in inputs] + inputs
     outputs = outputs[-MESSAGES_MAX:]
     inputs = inputs[max(0, len(inputs) + len(outputs) - MESSAGES_MAX) :]
@@ -173,7 +177,7 @@ def _first_value(attributes: Mapping[str, Any], keys: tuple[str, ...], sources: 
     return next((items for items in indexed if items), None)
 
 
-def _first_said(attributes: Mapping[str, Any], sources: tuple[_Source, ...] | list[_Source]) -> list[Form]:
+def _first_said(attributes: Mapping[str, Any], sources: tuple[_Source, ...]) -> list[Form]:
     for source in sources:
         forms = messages_in(value, source.role) if (value := _value_at(attributes, source)) not in _NOTHING else []
         if forms:
@@ -182,12 +186,12 @@ def _first_said(attributes: Mapping[str, Any], sources: tuple[_Source, ...] | li
 
 
 def _value_at(attributes: Mapping[str, Any], source: _Source) -> Any:
+    if source.key in _KEYS:
+        return parsed(attributes.get(source.key))
     if source.keys:
         members = {name: attributes[key] for key, name in source.keys.items() if attributes.get(key) not in _NOTHING}
         return {"role": source.role, **members} if members else None
-    if source.key.endswith("."):
-        return unfolded(attributes, source.key)
-    return parsed(attributes.get(source.key))
+    return unfolded(attributes, source.key)
 
 
 def _without_answer(conversation: list[Form]) -> tuple[list[Form], list[Form]]:
