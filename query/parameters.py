@@ -68,21 +68,6 @@ class RunIdRange(BaseModel):
         return cls(first=UUID(digits.ljust(32, "0")), last=UUID(digits.ljust(32, "f")))
 
 
-class RunCursor(BaseModel):
-    """The last run of a page."""
-
-    started_at_unix_nano: int
-    id: UUID
-
-    def text(self) -> str:
-        return _opaque([self.started_at_unix_nano, run_id_text(self.id)])
-
-    @classmethod
-    def parse(cls, text: str) -> RunCursor:
-        started_at, run_id = _from_opaque(text)
-        return cls(started_at_unix_nano=started_at, id=parse_run_id(run_id))
-
-
 class EventCursor(BaseModel):
     """The last event of a page."""
 
@@ -170,7 +155,20 @@ class _Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class RunsWanted(_Parameters):
+_CURSOR = Field(None, description="`next_cursor` of the page before.")
+_NumberedCursor = Annotated[RowCursor, BeforeValidator(RowCursor.numbered), _TEXT]
+_HexCursor = Annotated[RowCursor, BeforeValidator(RowCursor.hex), _TEXT]
+_NamedCursor = Annotated[RowCursor, BeforeValidator(RowCursor.named), _TEXT]
+
+
+class PageWanted(_Parameters):
+    """Which page of rows. What is listed says in `cursor` what its keys are."""
+
+    limit: Limit = PAGE_ROWS_DEFAULT
+    cursor: Annotated[RowCursor, WithJsonSchema({"type": "string"})] | None = _CURSOR
+
+
+class RunsWanted(PageWanted):
     """Which runs, and which page of them."""
 
     session_id: str | None = Field(None, description="Only runs of this session.")
@@ -183,10 +181,7 @@ class RunsWanted(_Parameters):
     id_prefix: Annotated[RunIdRange, BeforeValidator(RunIdRange.parse), _TEXT] | None = Field(
         None, description="Only runs whose id begins with these hex digits."
     )
-    limit: Limit = PAGE_ROWS_DEFAULT
-    cursor: Annotated[RunCursor, BeforeValidator(RunCursor.parse), _TEXT] | None = Field(
-        None, description="`next_cursor` of the page before."
-    )
+    cursor: _HexCursor | None = _CURSOR
 
 
 class EventsWanted(_Parameters):
@@ -195,9 +190,7 @@ class EventsWanted(_Parameters):
     event_type: str | None = Field(None, description="Only events of this type, such as `tool_call`.")
     agent_name: str | None = Field(None, description="Only events of this agent.")
     limit: Limit = PAGE_ROWS_DEFAULT
-    cursor: Annotated[EventCursor, BeforeValidator(EventCursor.parse), _TEXT] | None = Field(
-        None, description="`next_cursor` of the page before."
-    )
+    cursor: Annotated[EventCursor, BeforeValidator(EventCursor.parse), _TEXT] | None = _CURSOR
 
 
 class TreeWanted(_Parameters):
@@ -209,19 +202,6 @@ class TreeWanted(_Parameters):
     shape: Shape = Field(
         Shape.FLAT, description="`flat`: one list, depth first; `nested`: each event with its `children`."
     )
-
-
-_CURSOR = Field(None, description="`next_cursor` of the page before.")
-_NumberedCursor = Annotated[RowCursor, BeforeValidator(RowCursor.numbered), _TEXT]
-_HexCursor = Annotated[RowCursor, BeforeValidator(RowCursor.hex), _TEXT]
-_NamedCursor = Annotated[RowCursor, BeforeValidator(RowCursor.named), _TEXT]
-
-
-class PageWanted(_Parameters):
-    """Which page of rows. What is listed says in `cursor` what its keys are."""
-
-    limit: Limit = PAGE_ROWS_DEFAULT
-    cursor: Annotated[RowCursor, WithJsonSchema({"type": "string"})] | None = _CURSOR
 
 
 class FilesWanted(PageWanted):

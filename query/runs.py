@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, RowMapping, Select, and_, or_, select
+from sqlalchemy import ColumnElement, RowMapping, Select, select
 
 from ..storage import ExecutionEvent, Reader, WorkflowRun, run_id_text
 from .errors import NotFound
-from .parameters import RunCursor, RunsWanted
+from .paging import Order
+from .parameters import RunsWanted
 
 RUNS: Any = WorkflowRun.__table__
 EVENTS: Any = ExecutionEvent.__table__
@@ -61,26 +62,16 @@ def run_answer(reader: Reader, run_id: UUID) -> dict[str, Any]:
 
 def run_page(reader: Reader, wanted: RunsWanted) -> dict[str, Any]:
     """`{"runs": [...], "next_cursor": ...}`, newest first."""
-    newest_first = (RUNS.c.started_at_unix_nano.desc(), RUNS.c.id.desc())
+    newest_first = Order(RUNS.c.started_at_unix_nano, RUNS.c.id, newest_first=True)
     conditions = [condition(wanted) for name, condition in _FILTERS.items() if getattr(wanted, name) is not None]
-    found = reader.rows(select(RUNS).where(*conditions).order_by(*newest_first).limit(wanted.limit + 1))
-    page = found[: wanted.limit]
-    more = len(found) > len(page)
-    return {"runs": [run_json(run) for run in page], "next_cursor": RunCursor(**page[-1]).text() if more else None}
+    rows, next_cursor = newest_first.page(reader, select(RUNS).where(*conditions), wanted)
+    return {"runs": [run_json(run) for run in rows], "next_cursor": next_cursor}
 
 
 def _runs_of_agent(wanted: RunsWanted) -> Select[Any]:
     statement = select(EVENTS.c.run_id).where(EVENTS.c.agent_name == wanted.agent)
     # No event starts before its run does, so the runs' lower bound prunes the events too.
     return statement if wanted.since is None else statement.where(EVENTS.c.started_at_unix_nano >= wanted.since)
-
-
-def _older_than(last: RunCursor) -> ColumnElement[bool]:
-    started_at = RUNS.c.started_at_unix_nano
-    return and_(
-        started_at <= last.started_at_unix_nano,
-        or_(started_at < last.started_at_unix_nano, RUNS.c.id < last.id),
-    )
 
 
 _FILTERS: dict[str, Callable[[Any], ColumnElement[bool]]] = {
@@ -90,5 +81,4 @@ _FILTERS: dict[str, Callable[[Any], ColumnElement[bool]]] = {
     "until": lambda wanted: RUNS.c.started_at_unix_nano < wanted.until,
     "id_prefix": lambda wanted: RUNS.c.id.between(wanted.id_prefix.first, wanted.id_prefix.last),
     "agent": lambda wanted: RUNS.c.id.in_(_runs_of_agent(wanted)),
-    "cursor": lambda wanted: _older_than(wanted.cursor),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clew.query.parameters import EventCursor, RunCursor, RunIdRange, parse_instant
+from clew.query.parameters import EventCursor, RowCursor, RunIdRange, parse_instant
 
 nanos = st.integers(0, 2**63 - 1)
 run_ids = st.uuids().filter(lambda run_id: run_id.int != 0)
@@ -77,22 +78,30 @@ def test_prefix_bounds_the_ids_that_begin_with_it(run_id: UUID, digits: int) -> 
     assert ids.last.int - ids.first.int == 16 ** (32 - len(prefix)) - 1
 
 
-@given(nanos, run_ids, event_ids)
-def test_cursors_come_back_as_they_went(started_at: int, run_id: UUID, event_id: int) -> None:
+@given(nanos, event_ids, st.integers(0, 10**18 - 1), run_ids, st.text())
+def test_cursors_come_back_as_they_went(time: int, event_id: int, number: int, run_id: UUID, name: str) -> None:
     """A cursor's text holds the whole key, and needs no escaping in a URL."""
-    run, event = (
-        RunCursor(started_at_unix_nano=started_at, id=run_id),
-        EventCursor(started_at_unix_nano=started_at, id=event_id),
-    )
+    event = EventCursor(started_at_unix_nano=time, id=event_id)
+    texts = [event.text()]
 
-    assert RunCursor.parse(run.text()) == run
     assert EventCursor.parse(event.text()) == event
-    assert (run.text() + event.text()).replace("-", "").replace("_", "").isalnum()
+    for key, parse in ((number, RowCursor.numbered), (run_id, RowCursor.hex), (name, RowCursor.named)):
+        cursor = RowCursor(time_unix_nano=time, key=key)
+        assert parse(cursor.text()) == cursor
+        texts.append(cursor.text())
+    assert "".join(texts).replace("-", "").replace("_", "").isalnum()
 
 
 @given(st.text())
 def test_no_text_breaks_the_reading_of_cursors(text: str) -> None:
     """Text that is no cursor is refused as such, however odd."""
-    for cursor in (RunCursor, EventCursor):
-        with pytest.raises(ValueError, match=r"\S"):
-            cursor.parse(text)
+    for parse in (EventCursor.parse, RowCursor.numbered, RowCursor.hex, RowCursor.named):
+        with pytest.raises(ValueError, match="cursor"):
+            parse(text)
+
+
+@pytest.mark.parametrize("parse", [RowCursor.numbered, RowCursor.hex])
+def test_cursor_of_another_list_is_refused(parse: Callable[[str], RowCursor]) -> None:
+    """A cursor whose key is of another kind is no cursor here."""
+    with pytest.raises(ValueError, match="cursor"):
+        parse(RowCursor(time_unix_nano=1, key="a name").text())

@@ -16,7 +16,7 @@ from clew.query import answers
 from clew.query import provenance_answers as told
 from clew.query.graph import in_working_order
 from clew.query.messages import FULL_CHARACTERS_MAX
-from clew.query.parameters import CONTENT_CHARACTERS, RowCursor
+from clew.query.parameters import CONTENT_CHARACTERS
 from clew.storage import CostRecord, DAGEdge, DAGNode, File, Message
 
 RUN, OTHER = "a1" * 16, "b2" * 16
@@ -525,20 +525,3 @@ def test_run_without_any(rows: Any, api_client: httpx.Client) -> None:
     )
     for part, model in (("files", told.FilePage), ("messages", told.MessagePage)):
         assert _get(api_client, f"/api/runs/{RUN}/{part}", model) == {part: [], "next_cursor": None}
-
-
-@given(st.integers(0, 2**63 - 1), st.integers(0, 10**18 - 1), st.uuids(version=4), st.text())
-def test_cursors_come_back_as_they_went(time: int, number: int, run_id: Any, name: str) -> None:
-    """A cursor's text holds the whole key, whatever its kind."""
-    for key, parse in ((number, RowCursor.numbered), (run_id, RowCursor.hex), (name, RowCursor.named)):
-        cursor = RowCursor(time_unix_nano=time, key=key)
-
-        assert parse(cursor.text()) == cursor
-
-
-@given(st.text())
-def test_no_text_breaks_the_reading_of_cursors(text: str) -> None:
-    """Text that is no cursor is refused as such, however odd."""
-    for parse in (RowCursor.numbered, RowCursor.hex, RowCursor.named):
-        with pytest.raises(ValueError, match="cursor"):
-            parse(text)
