@@ -90,6 +90,7 @@ class Lookup:
         self.owners: Ints = np.repeat(np.arange(len(attributes)), np.diff(attributes.offsets))
 
     def has_any(self, keys: tuple[str, ...]) -> bool:
+        """Does any owner have one of the keys?"""
         return not self._code_of.keys().isdisjoint(keys)
 
     def texts(self, keys: tuple[str, ...]) -> pa.Array:
@@ -163,7 +164,8 @@ class _Spans(Lookup):
     def sums(self, keys: tuple[str, ...], arrow_type: pa.DataType) -> pa.Array:
         """Per owner the sum of the values of those of the keys that it has, null where it has none."""
         parts = np.array([self.numbers((key,), pa.float64()).to_numpy(zero_copy_only=False) for key in keys])
-        sums = np.where(np.isnan(parts).all(axis=0), np.nan, np.nansum(parts, axis=0))
+        with np.errstate(over="ignore"):  # what overflows does not fit
+            sums = np.where(np.isnan(parts).all(axis=0), np.nan, np.nansum(parts, axis=0))
         return _fitting(pa.array(sums), arrow_type)
 
     def with_member(self, column: pa.Array, member: Member) -> pa.Array:
