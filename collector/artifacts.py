@@ -1,6 +1,6 @@
 """Files, messages, checkpoints and approvals: what span events and a few attributes say about them.
 
-Names: DESIGN 9 (`clew.file`, `clew.message`, `clew.checkpoint`, `clew.approval`) and OTel's `file.*` registry. What is
+Names: `clew.file`, `clew.message`, `clew.checkpoint`, `clew.approval`, and OTel's `file.*` registry. What is
 told wrongly is kept as the log that it came as, and makes no row.
 """
 

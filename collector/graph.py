@@ -1,8 +1,8 @@
 """What a span says about the graph it stands in: its run, project and task, its step, its node and the edges between
 nodes, the run that it branches from.
 
-Names: DESIGN 9 (`clew.*`), OTel's `gen_ai.workflow.*` and the names that frameworks give their nodes. An edge that leads
-from a node to itself is left out, and marked on the node; one from a node that is not known yet makes that node.
+Names: `clew.*`, OTel's `gen_ai.workflow.*` and those that frameworks give their nodes. An edge that leads from a node to
+itself is left out, and marked on the node; one from a node that is not known yet makes that node.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..storage.batch import AttributeColumns, EventParts
-from .classification import Lookup
+from ..storage.schema.workflow import RUN_STATUSES
 
 Row = dict[str, Any]
 Columns = dict[str, pa.Array]
@@ -32,9 +32,7 @@ _HANDOFF_KEYS = ("gen_ai.agent.handoff.target.name", "gen_ai.handoff.to_agent", 
 _TASK_STATUS = {"running": "RUNNING", "completed": "SUCCEEDED", "failed": "FAILED"}
 
 
-def graph_of(
-    columns: Columns, attributes: AttributeColumns, lookup: Lookup, links: EventParts | None
-) -> dict[str, pa.Table | None]:
+def graph_of(columns: Columns, attributes: AttributeColumns, links: EventParts | None) -> dict[str, pa.Table | None]:
     """Rows of runs (what their events say of them), projects, tasks, workflow_steps, dag_nodes, dag_edges and branches,
     with `event_row`."""
     rows: dict[str, list[Row]] = {table: [] for table in _SCHEMAS}
@@ -87,7 +85,7 @@ def _run(event: Row, attributes: Row) -> Iterable[tuple[str, Row]]:
         "agent": _text(attributes.get("clew.run.agent")),
         "model": _text(attributes.get("clew.run.model")),
         "task_description": _text(attributes.get("clew.run.task")),
-        "status": _text(attributes.get("clew.run.status")),
+        "status": _run_status(attributes.get("clew.run.status")),
     }
     if not any(said.values()):
         return
@@ -100,6 +98,10 @@ def _run(event: Row, attributes: Row) -> Iterable[tuple[str, Row]]:
         )
     if task:
         yield "tasks", _task(event, attributes, session)
+
+
+def _run_status(value: Any) -> str | None:
+    return value if value in RUN_STATUSES else None
 
 
 def _project_id(session: str, name: str) -> bytes:
@@ -126,7 +128,7 @@ def _step(event: Row, attributes: Row) -> Row:
         "step_number": number,
         "agent": event["agent_name"],
         "progress_percentage": _percentage(attributes.get("clew.step.progress")),
-        "error_message": event["status_message"] or None,
+        "error_message": None if number is None else event["status_message"] or None,
     }
 
 

@@ -76,7 +76,7 @@ def records_of(
     """The rows by table, without tables that get none."""
     records = {"agent_runs": _agent_runs(columns, lookup)}
     records |= artifacts_of(columns, attributes, lookup, logs)
-    records |= graph_of(columns, attributes, lookup, links)
+    records |= graph_of(columns, attributes, links)
     return {table: rows for table, rows in records.items() if rows is not None and rows.num_rows}
 
 

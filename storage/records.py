@@ -72,12 +72,11 @@ STATEMENTS: dict[str, str] = {
             agent = coalesce(said.agent, workflow_runs.agent),
             model = coalesce(said.model, workflow_runs.model),
             task_description = coalesce(said.task_description, workflow_runs.task_description),
-            status = CASE WHEN workflow_runs.status IN ('completed', 'failed') THEN workflow_runs.status
-                     ELSE coalesce(said.status, workflow_runs.status) END
+            status = coalesce(said.status, workflow_runs.status)
         FROM (SELECT run_id::UUID AS id, max(project_id)::UUID AS project_id, max(task_id) AS task_id,
                      max(mode) AS mode, max(agent) AS agent, max(model) AS model,
-                     max(task_description) AS task_description, max(status) AS status
-              FROM incoming GROUP BY ALL) AS said
+                     max(task_description) AS task_description, arg_max(status, event_started_at_unix_nano) AS status
+              FROM incoming GROUP BY run_id) AS said
         WHERE workflow_runs.id = said.id
     """,
     "workflow_steps": _lasting(

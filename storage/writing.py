@@ -306,7 +306,7 @@ _UPSERT_RUNS = f"""
                     ELSE coalesce(workflow_runs.service_name, excluded.service_name) END,
             status = CASE WHEN 'failed' IN (workflow_runs.status, excluded.status) THEN 'failed'
                      WHEN 'completed' IN (workflow_runs.status, excluded.status) THEN 'completed'
-                     ELSE 'running' END,
+                     ELSE workflow_runs.status END,
             root_event_id = coalesce(workflow_runs.root_event_id, excluded.root_event_id),
             started_at_unix_nano = least(workflow_runs.started_at_unix_nano, excluded.started_at_unix_nano),
             last_started_at_unix_nano =

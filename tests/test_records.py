@@ -300,6 +300,17 @@ def test_the_graph_is_the_same_in_whatever_order_spans_come(shared_store: Store,
     assert told == [("nowhere", "draw", "declared"), ("plan", "draw", "declared")]
 
 
+def test_a_run_is_in_the_state_that_its_root_tells(store: Store) -> None:
+    """Though the root has ended, and whatever comes after; a state that is none is not believed."""
+    send(store, span(1, {"clew.run.status": "paused"}))
+    late = span(2, {})
+    late.parent_span_id = (1).to_bytes(8, "big")
+    send(store, late)
+    assert rows(store, WorkflowRun, "status") == [("paused",)]
+    send(store, span(1, {"clew.run.status": "dancing"}, run=UUID(int=8)))
+    assert rows(store, WorkflowRun, "status") == [("completed",), ("paused",)]
+
+
 def test_edges_tell_where_they_come_from(store: Store) -> None:
     """A framework's own graph, and hand-overs between agents."""
     graph = {"gen_ai.workflow.nodes": ["a", "b", "c"], "gen_ai.workflow.edges": ["a -> b", "b -> b", "nonsense"]}
@@ -317,6 +328,7 @@ def test_a_step_lasts_from_its_first_event_to_its_last(store: Store) -> None:
     step = {"clew.step.id": "s", "clew.step.number": 2, "clew.step.progress": 40}
     send(store, span(2, step, start=300, end=400, failed=True))
     send(store, span(1, step | {"clew.step.progress": 100}, start=100, end=500))
+    send(store, span(3, {"clew.step.id": "s"}, start=350, end=360, failed=True))
     columns = ("id", "step_number", "status", "started_at_unix_nano", "completed_at_unix_nano", "progress_percentage")
     assert rows(store, WorkflowStep, *columns) == [("s", 2, "completed", 100, 500, 100)]
 
