@@ -140,6 +140,8 @@ RunId = Annotated[
 EventId = Annotated[
     int, BeforeValidator(parse_event_id), _EVENT_ID, Path(description="The event's id within its run: 16 hex digits.")
 ]
+NodeId = Annotated[str, Path(description="The node's name within its run, such as `step_1`.")]
+SessionId = Annotated[str, Path(description="The session's id.")]
 Limit = Annotated[int, Field(ge=1, le=PAGE_ROWS_MAX, description="How many to answer with at most.")]
 Instant = Annotated[int, BeforeValidator(parse_instant), _TEXT]
 

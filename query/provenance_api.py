@@ -20,7 +20,9 @@ from .parameters import (
     FilesQuery,
     MessagesQuery,
     NodeEventsQuery,
+    NodeId,
     RunId,
+    SessionId,
     SessionsQuery,
 )
 from .provenance import file_event_page
@@ -67,7 +69,7 @@ async def list_history(asker: Ask, run_id: RunId, wanted: EventsQuery) -> Respon
 @provenance.get(
     "/nodes/{node_id:path}/events", response_model=told.NodeEventPage, tags=["nodes"], summary="The events of a node"
 )
-async def list_node_events(asker: Ask, node_id: str, wanted: NodeEventsQuery) -> Response:
+async def list_node_events(asker: Ask, node_id: NodeId, wanted: NodeEventsQuery) -> Response:
     """By start, then id. Names of nodes recur: without `run_id` the latest run that has the node is meant, and the
     answer says which."""
     return json_response(await asker.ask(node_event_page, node_id, wanted))
@@ -82,7 +84,7 @@ async def list_sessions(asker: Ask, wanted: SessionsQuery) -> Response:
 @provenance.get(
     "/sessions/{session_id:path}", response_model=told.SessionFigures, tags=["sessions"], summary="One session"
 )
-async def get_session(asker: Ask, session_id: str) -> Response:
+async def get_session(asker: Ask, session_id: SessionId) -> Response:
     """What its runs amount to: how many in which status, events, errors, tokens and cost, when it was last active."""
     return json_response(await asker.ask(session_answer, session_id))
 

@@ -17,6 +17,7 @@ import httpx
 import pytest
 import uvicorn
 from prometheus_client import CollectorRegistry
+from pydantic import BaseModel
 from sqlalchemy.orm import Session as OrmSession
 
 from clew.query.app import build_app
@@ -210,6 +211,35 @@ def db_session(database: str) -> Iterator[DatabaseSession]:
     """A session on `database`."""
     with get_db_session(database) as session:
         yield session
+
+
+@dataclass
+class ApiReader:
+    """Reads what the API answers, which is as the models describe it."""
+
+    client: httpx.Client
+
+    def get(self, path: str, model: type[BaseModel], /, **parameters: str | int | bool) -> Any:
+        """The JSON that `path` answers."""
+        response = self.client.get(path, params=parameters)
+        assert response.status_code == 200, response.text
+        model.model_validate_json(response.content, strict=True)
+        return response.json()
+
+    def all_pages(self, path: str, model: type[BaseModel], listed: str, /, **parameters: str | int | bool) -> list[Any]:
+        """What is listed on all pages, one after the other."""
+        page = self.get(path, model, **parameters)
+        met = page[listed]
+        while page["next_cursor"]:
+            page = self.get(path, model, **parameters, cursor=page["next_cursor"])
+            met += page[listed]
+        return list(met)
+
+
+@pytest.fixture
+def api_reader(api_client: httpx.Client) -> ApiReader:
+    """Reads the API over `store`."""
+    return ApiReader(api_client)
 
 
 @pytest.fixture

@@ -1,43 +1,20 @@
-"""What belongs to events, over HTTP: files, messages, costs, the graph, the history, and where a file comes from."""
+"""What belongs to events, over HTTP: files, messages, costs, and where a file comes from."""
 
 from __future__ import annotations
 
 from decimal import Decimal
-from itertools import pairwise
 from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from pydantic import BaseModel
 
 from clew.query import answers
 from clew.query import provenance_answers as told
-from clew.query.graph import in_working_order
 from clew.query.messages import FULL_CHARACTERS_MAX
 from clew.query.parameters import CONTENT_CHARACTERS
-from clew.storage import CostRecord, DAGEdge, DAGNode, File, Message
+from clew.storage import CostRecord, File, Message
 
 RUN, OTHER = "a1" * 16, "b2" * 16
-
-
-def _get(client: httpx.Client, path: str, model: type[BaseModel], /, **parameters: str | int | bool) -> Any:
-    """The JSON that `path` answers, which is as `model` describes it."""
-    response = client.get(path, params=parameters)
-    assert response.status_code == 200, response.text
-    model.model_validate_json(response.content, strict=True)
-    return response.json()
-
-
-def _all_pages(client: httpx.Client, path: str, model: type[BaseModel], listed: str, /, **parameters: str | int) -> Any:
-    """What is listed on all pages, one after the other."""
-    page = _get(client, path, model, **parameters)
-    met = page[listed]
-    while page["next_cursor"]:
-        page = _get(client, path, model, **parameters, cursor=page["next_cursor"])
-        met += page[listed]
-    return met
 
 
 def _file(rows: Any, run_id: str, number: int, *, at: int = 0, path: str = "plot.png", **more: Any) -> str:
@@ -57,25 +34,15 @@ def _cost(rows: Any, run_id: str, event_id: str | None, usd: str | None, *, at: 
     rows.add(CostRecord(run_id=run_id, event_id=event_id, **said))
 
 
-def _node(rows: Any, run_id: str, *names: str, **more: Any) -> None:
-    for name in names:
-        rows.add(DAGNode(run_id=run_id, id=name, **{"node_type": "agent", "status": "completed", **more}))
-
-
-def _edge(rows: Any, run_id: str, start: str, end: str, **more: Any) -> None:
-    said = {"dependency_type": "sequential", "source": "declared", **more}
-    rows.add(DAGEdge(run_id=run_id, from_node_id=start, to_node_id=end, **said))
-
-
 # Runs.
 
 
-def test_run_tells_what_it_works_on(rows: Any, api_client: httpx.Client) -> None:
+def test_run_tells_what_it_works_on(rows: Any, api_reader: Any) -> None:
     """The project, the task and how it is worked on."""
     said = {"project_id": "cd" * 16, "task_id": "t", "mode": "one_shot", "model": "large", "task_description": "draw"}
     rows.run(RUN, **said)
 
-    run = _get(api_client, f"/api/runs/{RUN}", answers.Run)
+    run = api_reader.get(f"/api/runs/{RUN}", answers.Run)
 
     assert {name: run[name] for name in said} == said
 
@@ -83,12 +50,12 @@ def test_run_tells_what_it_works_on(rows: Any, api_client: httpx.Client) -> None
 # Files of a run.
 
 
-def test_file_tells_the_event_that_wrote_it(rows: Any, api_client: httpx.Client) -> None:
+def test_file_tells_the_event_that_wrote_it(rows: Any, api_reader: Any) -> None:
     """A file comes with its event in few words, and with all that is known of the file."""
     event = rows.event(rows.run(RUN), 1, name="write plot", event_type="file_gen", agent_name="engineer")
     file = _file(rows, RUN, 1, at=5, event_id=event, size_bytes=7, content_hash="ab" * 32, node_id="n", step_id="s")
 
-    assert _get(api_client, f"/api/runs/{RUN}/files", told.FilePage) == {
+    assert api_reader.get(f"/api/runs/{RUN}/files", told.FilePage) == {
         "files": [
             {
                 "id": file,
@@ -107,13 +74,13 @@ def test_file_tells_the_event_that_wrote_it(rows: Any, api_client: httpx.Client)
     }
 
 
-def test_file_whose_event_has_not_come(rows: Any, api_client: httpx.Client) -> None:
+def test_file_whose_event_has_not_come(rows: Any, api_reader: Any) -> None:
     """A file can come before its event, which then is just an id; a file of no event has none."""
     rows.run(RUN)
     _file(rows, RUN, 1, event_id="00000000000000ff")
     _file(rows, RUN, 2, at=1)
 
-    files = _get(api_client, f"/api/runs/{RUN}/files", told.FilePage)["files"]
+    files = api_reader.get(f"/api/runs/{RUN}/files", told.FilePage)["files"]
 
     assert [file["event"] for file in files] == [
         {"id": "00000000000000ff", "name": None, "event_type": None, "agent_name": None},
@@ -121,19 +88,19 @@ def test_file_whose_event_has_not_come(rows: Any, api_client: httpx.Client) -> N
     ]
 
 
-def test_pages_hold_every_file_once_in_order_of_time(rows: Any, api_client: httpx.Client) -> None:
+def test_pages_hold_every_file_once_in_order_of_time(rows: Any, api_reader: Any) -> None:
     """Following the cursor meets every file of the run once, by time, then id; also where times are equal."""
     rows.run(RUN)
     rows.run(OTHER)
     files = [_file(rows, RUN, 100 - number, at=number // 3) for number in range(8)]
     _file(rows, OTHER, 200)
 
-    met = _all_pages(api_client, f"/api/runs/{RUN}/files", told.FilePage, "files", limit=3)
+    met = api_reader.all_pages(f"/api/runs/{RUN}/files", told.FilePage, "files", limit=3)
 
     assert [file["id"] for file in met] == sorted(files, key=lambda file: ((100 - int(file, 16)) // 3, file))
 
 
-def test_files_can_be_narrowed(rows: Any, api_client: httpx.Client) -> None:
+def test_files_can_be_narrowed(rows: Any, api_reader: Any) -> None:
     """By role, by type, by both."""
     rows.run(RUN)
     for number, (role, file_type) in enumerate([("output", "plot"), ("input", "data"), ("output", "data")]):
@@ -141,8 +108,7 @@ def test_files_can_be_narrowed(rows: Any, api_client: httpx.Client) -> None:
 
     def found(**filters: str) -> list[int]:
         return [
-            int(file["id"], 16)
-            for file in _get(api_client, f"/api/runs/{RUN}/files", told.FilePage, **filters)["files"]
+            int(file["id"], 16) for file in api_reader.get(f"/api/runs/{RUN}/files", told.FilePage, **filters)["files"]
         ]
 
     assert found(role="output") == [1, 3]
@@ -153,13 +119,13 @@ def test_files_can_be_narrowed(rows: Any, api_client: httpx.Client) -> None:
 # Messages.
 
 
-def test_messages_come_in_order_with_their_events(rows: Any, api_client: httpx.Client) -> None:
+def test_messages_come_in_order_with_their_events(rows: Any, api_reader: Any) -> None:
     """Messages stand by time, then as they came, by pages, each with its event."""
     event = rows.event(rows.run(RUN), 1, name="chat", event_type="agent_call", agent_name="planner")
     for at, content in ((9, "last"), (3, "first"), (5, "second"), (5, "third")):
         _message(rows, RUN, content, at=at, event_id=event, sender="ada", recipient="planner", role="user", tokens=3)
 
-    met = _all_pages(api_client, f"/api/runs/{RUN}/messages", told.MessagePage, "messages", limit=2)
+    met = api_reader.all_pages(f"/api/runs/{RUN}/messages", told.MessagePage, "messages", limit=2)
 
     assert [message["content"] for message in met] == ["first", "second", "third", "last"]
     assert {name: value for name, value in met[0].items() if name != "id"} == {
@@ -176,7 +142,7 @@ def test_messages_come_in_order_with_their_events(rows: Any, api_client: httpx.C
     }
 
 
-def test_messages_can_be_narrowed(rows: Any, api_client: httpx.Client) -> None:
+def test_messages_can_be_narrowed(rows: Any, api_reader: Any) -> None:
     """By sender, by recipient, by the agent of the event."""
     rows.run(RUN)
     planner, engineer = (rows.event(RUN, number, agent_name=name) for number, name in ((1, "planner"), (2, "engineer")))
@@ -185,7 +151,7 @@ def test_messages_can_be_narrowed(rows: Any, api_client: httpx.Client) -> None:
     _message(rows, RUN, "done", sender="engineer", recipient="planner", event_id=engineer)
 
     def found(**filters: str) -> list[str]:
-        page = _get(api_client, f"/api/runs/{RUN}/messages", told.MessagePage, **filters)
+        page = api_reader.get(f"/api/runs/{RUN}/messages", told.MessagePage, **filters)
         return [message["content"] for message in page["messages"]]
 
     assert found(sender="planner") == ["build"]
@@ -194,15 +160,15 @@ def test_messages_can_be_narrowed(rows: Any, api_client: httpx.Client) -> None:
     assert found(agent_name="planner", recipient="planner") == ["plan"]
 
 
-def test_long_contents_are_cut_unless_asked_for(rows: Any, api_client: httpx.Client) -> None:
+def test_long_contents_are_cut_unless_asked_for(rows: Any, api_reader: Any) -> None:
     """Contents are cut after so many characters, not bytes; `full` gives all of them; the length is told both times."""
     rows.run(RUN)
     contents = ["é" * CONTENT_CHARACTERS, "é" * CONTENT_CHARACTERS + "x", "short"]
     for at, content in enumerate(contents):
         _message(rows, RUN, content, at=at)
 
-    cut = _get(api_client, f"/api/runs/{RUN}/messages", told.MessagePage)["messages"]
-    full = _get(api_client, f"/api/runs/{RUN}/messages", told.MessagePage, full=True)["messages"]
+    cut = api_reader.get(f"/api/runs/{RUN}/messages", told.MessagePage)["messages"]
+    full = api_reader.get(f"/api/runs/{RUN}/messages", told.MessagePage, full=True)["messages"]
 
     assert [message["content"] for message in cut] == [content[:CONTENT_CHARACTERS] for content in contents]
     assert [message["content"] for message in full] == contents
@@ -210,7 +176,9 @@ def test_long_contents_are_cut_unless_asked_for(rows: Any, api_client: httpx.Cli
     assert [[message["content_length"] for message in page] for page in (cut, full)] == [lengths, lengths]
 
 
-def test_full_contents_have_a_limit(rows: Any, api_client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_contents_have_a_limit(
+    rows: Any, api_client: httpx.Client, api_reader: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Full contents beyond what an answer may hold are refused; fewer of them are given."""
     assert FULL_CHARACTERS_MAX > 64 << 20, "one message, as large as a request may be, fits"
     monkeypatch.setattr("clew.query.messages.FULL_CHARACTERS_MAX", 5_000)
@@ -221,161 +189,13 @@ def test_full_contents_have_a_limit(rows: Any, api_client: httpx.Client, monkeyp
     refused = api_client.get(f"/api/runs/{RUN}/messages?full=true")
 
     assert (refused.status_code, refused.json()["error"]["code"]) == (422, "answer_too_large")
-    assert (
-        len(_all_pages(api_client, f"/api/runs/{RUN}/messages", told.MessagePage, "messages", full=True, limit=1)) == 2
-    )
-
-
-# The graph.
-
-
-def test_graph_shows_nodes_and_edges(rows: Any, api_client: httpx.Client) -> None:
-    """Nodes stand after those they wait for, whatever their names and times, each with how many events it has."""
-    rows.run(RUN)
-    _node(rows, RUN, "a", "b", agent="planner", status="pending", meta={"why": "test"})
-    _node(rows, RUN, "c", started_at_unix_nano=rows.START, completed_at_unix_nano=rows.START + 9, order_index=3)
-    _edge(rows, RUN, "c", "b")
-    _edge(rows, RUN, "b", "a", dependency_type="conditional", condition="ok", source="workflow")
-    for number, node in enumerate(["c", "c", "b", None]):
-        rows.event(RUN, number + 1, node_id=node)
-
-    graph = _get(api_client, f"/api/runs/{RUN}/graph", told.Graph)
-
-    assert [(node["id"], node["event_count"]) for node in graph["nodes"]] == [("c", 2), ("b", 1), ("a", 0)]
-    assert graph["nodes"][0] == {
-        "id": "c",
-        "node_type": "agent",
-        "agent": None,
-        "status": "completed",
-        "order_index": 3,
-        "started_at_unix_nano": str(rows.START),
-        "completed_at_unix_nano": str(rows.START + 9),
-        "event_count": 2,
-        "meta": None,
-    }
-    keys = ("from_node_id", "to_node_id", "dependency_type", "condition", "source")
-    assert [tuple(edge[key] for key in keys) for edge in graph["edges"]] == [
-        ("c", "b", "sequential", None, "declared"),
-        ("b", "a", "conditional", "ok", "workflow"),
-    ]
-
-
-def test_graph_marks_cycles(rows: Any, api_client: httpx.Client) -> None:
-    """Nodes that wait for themselves are marked; those before and after a cycle are not, and stand before and after."""
-    rows.run(RUN)
-    _node(rows, RUN, "after", "before", "ring 1", "ring 2", "self")
-    for start, end in [("before", "ring 1"), ("ring 1", "ring 2"), ("ring 2", "ring 1"), ("ring 2", "after")]:
-        _edge(rows, RUN, start, end)
-    _edge(rows, RUN, "self", "self")
-
-    nodes = _get(api_client, f"/api/runs/{RUN}/graph", told.Graph)["nodes"]
-
-    assert [(node["id"], node.get("cycle", False)) for node in nodes] == [
-        ("before", False),
-        ("ring 1", True),
-        ("ring 2", True),
-        ("after", False),
-        ("self", True),
-    ]
-
-
-_names = st.sampled_from("abcdefgh")
-
-
-@given(st.permutations("abcdefgh"), st.lists(st.tuples(_names, _names | st.just("absent")), max_size=16))
-def test_working_order(nodes: list[str], edges: list[tuple[str, str]]) -> None:
-    """Every node once; a node is on a cycle if it can be reached from itself; every edge between nodes that cannot
-    reach one another both ways leads forwards."""
-    reached = {node: {end for start, end in edges if start == node and end != "absent"} for node in nodes}
-    for middle in nodes:
-        for start in nodes:
-            reached[start] |= reached[middle] if middle in reached[start] else set()
-
-    order = in_working_order(nodes, edges)
-
-    place = {node: index for index, node in enumerate(order)}
-    assert sorted(order) == sorted(nodes)
-    assert order == {node: node in reached[node] for node in nodes}
-    assert all(place[start] < place[end] for start in nodes for end in reached[start] if start not in reached[end])
-
-
-def test_working_order_follows_the_declared_order_where_it_can() -> None:
-    """What waits for nothing stands as declared, and a long chain is no trouble."""
-    assert list(in_working_order(["b", "d", "a", "c"], [("c", "d")])) == ["b", "a", "c", "d"]
-    chain = [str(number) for number in range(10_000)]
-    assert list(in_working_order(chain[::-1], pairwise(chain))) == chain
-
-
-def test_graph_has_a_limit(rows: Any, api_client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More nodes than an answer may hold are refused, not cut off."""
-    monkeypatch.setattr("clew.query.graph.GRAPH_NODES_MAX", 2)
-    rows.run(RUN)
-    _node(rows, RUN, "a", "b", "c")
-
-    assert api_client.get(f"/api/runs/{RUN}/graph").json()["error"]["code"] == "answer_too_large"
-
-
-# Nodes and history.
-
-
-def test_node_of_the_latest_run_is_meant(rows: Any, api_client: httpx.Client) -> None:
-    """Without `run_id` the latest run that has the node answers and says so; with it the run that is named."""
-    rows.run(RUN, at=0)
-    rows.run(OTHER, at=10)
-    rows.run("c3" * 16, at=20)
-    for run_id in (RUN, OTHER):
-        _node(rows, run_id, "plan/step 1")
-        rows.event(run_id, 2, at=11, node_id="plan/step 1")
-        rows.event(run_id, 1, at=12, node_id="plan/step 1")
-        rows.event(run_id, 3, at=13, node_id="another")
-    path = "/api/nodes/plan/step 1/events"
-
-    latest = _get(api_client, path, told.NodeEventPage)
-    named = _get(api_client, path, told.NodeEventPage, run_id=RUN, limit=1)
-
-    assert (latest["run_id"], latest["node_id"]) == (OTHER, "plan/step 1")
-    assert [int(event["id"], 16) for event in latest["events"]] == [2, 1]
-    assert (named["run_id"], [int(event["id"], 16) for event in named["events"]]) == (RUN, [2])
-    following = _get(api_client, path, told.NodeEventPage, run_id=RUN, cursor=named["next_cursor"])
-    assert [int(event["id"], 16) for event in following["events"]] == [1]
-
-
-def test_cursor_of_a_node_needs_its_run(rows: Any, api_client: httpx.Client) -> None:
-    """The next page is of the same run, also when a later run has the node by then: the run has to be named."""
-    rows.run(RUN)
-    _node(rows, RUN, "n")
-    for number in (1, 2):
-        rows.event(RUN, number, node_id="n")
-    cursor = _get(api_client, "/api/nodes/n/events", told.NodeEventPage, limit=1)["next_cursor"]
-
-    refused = api_client.get("/api/nodes/n/events", params={"cursor": cursor})
-
-    assert (refused.status_code, refused.json()["error"]["parameter"]) == (400, "run_id")
-
-
-def test_history_is_what_was_done(rows: Any, api_client: httpx.Client) -> None:
-    """Neither `start` events nor the state changes of nodes are history; those of the run are, and all the rest, by
-    start, as /events shows them."""
-    rows.run(RUN)
-    rows.event(RUN, 1, at=50, event_type="agent_call", event_subtype="complete")
-    rows.event(RUN, 2, at=10, event_type="agent_call", event_subtype="start")
-    rows.event(RUN, 3, at=20, event_type="state_transition", node_id="n")
-    rows.event(RUN, 4, at=30, event_type="state_transition")
-    rows.event(RUN, 5, at=40, event_type="tool_call", node_id="n")
-
-    history = _all_pages(api_client, f"/api/runs/{RUN}/history", answers.EventPage, "events", limit=1)
-    events = _get(api_client, f"/api/runs/{RUN}/events", answers.EventPage)["events"]
-
-    assert [int(event["id"], 16) for event in history] == [4, 5, 1]
-    assert history == [event for event in events if event in history]
-    narrowed = _get(api_client, f"/api/runs/{RUN}/history", answers.EventPage, event_type="agent_call")
-    assert [int(event["id"], 16) for event in narrowed["events"]] == [1]
+    assert len(api_reader.all_pages(f"/api/runs/{RUN}/messages", told.MessagePage, "messages", full=True, limit=1)) == 2
 
 
 # Costs.
 
 
-def test_costs_are_summed_up_by_model_and_agent(rows: Any, api_client: httpx.Client) -> None:
+def test_costs_are_summed_up_by_model_and_agent(rows: Any, api_reader: Any) -> None:
     """The sums are exact, of all records whatever the page, dearest first; what is estimated is told apart."""
     event = rows.event(rows.run(RUN), 1, agent_name="planner")
     _cost(rows, RUN, event, "0.1", model="small", agent_name="planner", prompt_tokens=7, total_tokens=9)
@@ -383,7 +203,7 @@ def test_costs_are_summed_up_by_model_and_agent(rows: Any, api_client: httpx.Cli
     _cost(rows, RUN, None, "0.7", model="large", agent_name="engineer", at=2)
     _cost(rows, RUN, None, None, at=3)
 
-    page = _get(api_client, f"/api/runs/{RUN}/costs", told.CostPage, limit=1)
+    page = api_reader.get(f"/api/runs/{RUN}/costs", told.CostPage, limit=1)
 
     assert (page["total"]["records"], page["total"]["cost_usd"], page["total"]["estimated_usd"]) == (4, 1.0, 0.2)
     assert (page["total"]["prompt_tokens"], page["total"]["total_tokens"]) == (7, 9)
@@ -400,16 +220,16 @@ def test_costs_are_summed_up_by_model_and_agent(rows: Any, api_client: httpx.Cli
     assert [(cost["source"], cost["cost_usd"], cost["event"]["agent_name"]) for cost in page["costs"]] == [
         ("reported", 0.1, "planner")
     ]
-    listed = _all_pages(api_client, f"/api/runs/{RUN}/costs", told.CostPage, "costs", limit=1)
+    listed = api_reader.all_pages(f"/api/runs/{RUN}/costs", told.CostPage, "costs", limit=1)
     assert [cost["cost_usd"] for cost in listed] == [0.1, 0.2, 0.7, None]
-    estimated = _get(api_client, f"/api/runs/{RUN}/costs", told.CostPage, source="estimated")
+    estimated = api_reader.get(f"/api/runs/{RUN}/costs", told.CostPage, source="estimated")
     assert (estimated["total"]["records"], estimated["total"]["cost_usd"]) == (1, 0.2)
 
 
 # Where a file comes from.
 
 
-def test_file_tells_message_and_cost_of_each_event(rows: Any, api_client: httpx.Client) -> None:
+def test_file_tells_message_and_cost_of_each_event(rows: Any, api_reader: Any) -> None:
     """Newest first and across runs: the run, the event, the latest message of the nearest event on the way up that has
     one, and the cost of the event and all below it."""
     rows.run(RUN, name="brief", agent="planner")
@@ -431,7 +251,7 @@ def test_file_tells_message_and_cost_of_each_event(rows: Any, api_client: httpx.
     _file(rows, OTHER, 2, at=100, event_id=read, role="input")
     _file(rows, OTHER, 3, at=100, path="plot.png.bak")
 
-    newer, older = _get(api_client, "/api/files", told.FileEventPage, path="plot.png")["file_events"]
+    newer, older = api_reader.get("/api/files", told.FileEventPage, path="plot.png")["file_events"]
 
     assert (newer["run"]["id"], newer["role"], newer["cost_usd"]) == (OTHER, "input", None)
     assert newer["message"]["content"] == "of another run's event with the same id"
@@ -442,7 +262,7 @@ def test_file_tells_message_and_cost_of_each_event(rows: Any, api_client: httpx.
     assert older["cost_usd"] == 0.3
 
 
-def test_file_of_an_event_that_never_came(rows: Any, api_client: httpx.Client) -> None:
+def test_file_of_an_event_that_never_came(rows: Any, api_reader: Any) -> None:
     """A file of no event, or of one that has not come, knows no cost; a message of that event is known already."""
     rows.run(RUN)
     _file(rows, RUN, 1)
@@ -450,13 +270,13 @@ def test_file_of_an_event_that_never_came(rows: Any, api_client: httpx.Client) -
     _message(rows, RUN, "early", event_id="00000000000000ff")
     _cost(rows, RUN, "00000000000000fe", "1")
 
-    early, none = _get(api_client, "/api/files", told.FileEventPage, path="plot.png")["file_events"]
+    early, none = api_reader.get("/api/files", told.FileEventPage, path="plot.png")["file_events"]
 
     assert (early["event"]["id"], early["message"]["content"], early["cost_usd"]) == ("00000000000000ff", "early", None)
     assert (none["event"], none["message"], none["cost_usd"]) == (None, None, None)
 
 
-def test_files_are_found_by_the_start_of_their_path(rows: Any, api_client: httpx.Client) -> None:
+def test_files_are_found_by_the_start_of_their_path(rows: Any, api_reader: Any) -> None:
     """`path_prefix` means what it says, also where it holds signs that SQL patterns use; pages hold each once."""
     rows.run(RUN)
     rows.run(OTHER)
@@ -466,7 +286,7 @@ def test_files_are_found_by_the_start_of_their_path(rows: Any, api_client: httpx
         )
 
     def found(**parameters: str | int) -> list[str]:
-        met = _all_pages(api_client, "/api/files", told.FileEventPage, "file_events", **parameters)
+        met = api_reader.all_pages("/api/files", told.FileEventPage, "file_events", **parameters)
         return [file["file_path"] for file in met]
 
     assert found(path_prefix="out/a_", limit=2) == ["out/a_4", "out/a_2", "out/a_1"]
@@ -511,12 +331,12 @@ def test_files_across_runs_have_to_be_named(api_client: httpx.Client, query: str
     assert "?path_prefix=" in refused.json()["error"]["message"]
 
 
-def test_run_without_any(rows: Any, api_client: httpx.Client) -> None:
+def test_run_without_any(rows: Any, api_reader: Any) -> None:
     """A run that has none of it answers with empty lists and no cost."""
     rows.run(RUN)
 
-    assert _get(api_client, f"/api/runs/{RUN}/graph", told.Graph) == {"run_id": RUN, "nodes": [], "edges": []}
-    costs = _get(api_client, f"/api/runs/{RUN}/costs", told.CostPage)
+    assert api_reader.get(f"/api/runs/{RUN}/graph", told.Graph) == {"run_id": RUN, "nodes": [], "edges": []}
+    costs = api_reader.get(f"/api/runs/{RUN}/costs", told.CostPage)
     assert (costs["total"]["records"], costs["total"]["cost_usd"], costs["by_model"], costs["costs"]) == (
         0,
         None,
@@ -524,4 +344,4 @@ def test_run_without_any(rows: Any, api_client: httpx.Client) -> None:
         [],
     )
     for part, model in (("files", told.FilePage), ("messages", told.MessagePage)):
-        assert _get(api_client, f"/api/runs/{RUN}/{part}", model) == {part: [], "next_cursor": None}
+        assert api_reader.get(f"/api/runs/{RUN}/{part}", model) == {part: [], "next_cursor": None}

@@ -6,45 +6,32 @@ from typing import Any
 
 import httpx
 import pytest
-from pydantic import BaseModel
 
 from clew.query import provenance_answers as told
 from clew.storage import CostRecord, Session
-
-
-def _get(client: httpx.Client, path: str, model: type[BaseModel], **parameters: str | int) -> Any:
-    """The JSON that `path` answers, which is as `model` describes it."""
-    response = client.get(path, params=parameters)
-    assert response.status_code == 200, response.text
-    model.model_validate_json(response.content, strict=True)
-    return response.json()
 
 
 def _session(rows: Any, session_id: str, at: int, **more: Any) -> None:
     rows.add(Session(id=session_id, created_at_unix_nano=rows.START + at, **more))
 
 
-def test_sessions_are_listed_newest_first(rows: Any, api_client: httpx.Client) -> None:
+def test_sessions_are_listed_newest_first(rows: Any, api_reader: Any) -> None:
     """Following the cursor meets every session once, by creation, then id, both falling."""
     names = [f"session {number}" for number in range(7)]
     for number, name in enumerate(names):
         _session(rows, name, number // 3)
-    met: list[str] = []
-    page: dict[str, Any] = {"next_cursor": None}
-    while not met or page["next_cursor"]:
-        cursor = {"cursor": page["next_cursor"]} if page["next_cursor"] else {}
-        page = _get(api_client, "/api/sessions", told.SessionPage, limit=2, **cursor)
-        met += [session["id"] for session in page["sessions"]]
 
-    assert met == names[::-1]
+    met = api_reader.all_pages("/api/sessions", told.SessionPage, "sessions", limit=2)
+
+    assert [session["id"] for session in met] == names[::-1]
 
 
-def test_sessions_can_be_narrowed_by_status(rows: Any, api_client: httpx.Client) -> None:
+def test_sessions_can_be_narrowed_by_status(rows: Any, api_reader: Any) -> None:
     """`status` leaves the sessions in it, with all that is known of them."""
     _session(rows, "old", 0, status="completed")
     _session(rows, "new", 1, status="active", name="brief", user_id="ada", last_active_at_unix_nano=rows.START + 9)
 
-    assert _get(api_client, "/api/sessions", told.SessionPage, status="active")["sessions"] == [
+    assert api_reader.get("/api/sessions", told.SessionPage, status="active")["sessions"] == [
         {
             "id": "new",
             "user_id": "ada",
@@ -56,7 +43,7 @@ def test_sessions_can_be_narrowed_by_status(rows: Any, api_client: httpx.Client)
     ]
 
 
-def test_session_sums_up_its_runs(rows: Any, api_client: httpx.Client) -> None:
+def test_session_sums_up_its_runs(rows: Any, api_reader: Any) -> None:
     """Runs by status, events, errors, tokens, cost and last activity are those of its own runs, and of no others."""
     _session(rows, "team/a", 0)
     _session(rows, "team/b", 0)
@@ -77,7 +64,7 @@ def test_session_sums_up_its_runs(rows: Any, api_client: httpx.Client) -> None:
             )
         )
 
-    session = _get(api_client, "/api/sessions/team/a", told.SessionFigures)
+    session = api_reader.get("/api/sessions/team/a", told.SessionFigures)
 
     assert session["runs_by_status"] == {"completed": 1, "failed": 1}
     assert (session["run_count"], session["event_count"], session["error_count"]) == (2, 7, 1)
@@ -94,11 +81,11 @@ def test_session_sums_up_its_runs(rows: Any, api_client: httpx.Client) -> None:
     }
 
 
-def test_session_without_runs(rows: Any, api_client: httpx.Client) -> None:
+def test_session_without_runs(rows: Any, api_reader: Any) -> None:
     """A session that has no run yet has figures all the same: zeros, no cost, active when it was made."""
     _session(rows, "empty", 7)
 
-    session = _get(api_client, "/api/sessions/empty", told.SessionFigures)
+    session = api_reader.get("/api/sessions/empty", told.SessionFigures)
 
     assert (session["run_count"], session["runs_by_status"], session["event_count"]) == (0, {}, 0)
     assert session["costs"]["cost_usd"] is None
