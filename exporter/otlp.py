@@ -1,8 +1,8 @@
-"""Stored events back as OTLP, equal to what came in.
+"""Stored events, log records and metric points back as OTLP, equal to what came in.
 
-The columns say nearly all of a span; where they cannot, `otlp_residue` does, and its fields take the place of theirs.
-What OTLP gives no meaning to is not kept: the order of attributes, how spans were divided into blocks, blocks without
-spans.
+The columns say nearly all of a span or a log record; where they cannot, `otlp_residue` does, and its fields take the
+place of theirs. What OTLP gives no meaning to is not kept: the order of attributes, how records were divided into
+blocks, blocks without records, which points of a metric came together.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ from uuid import UUID
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData, ScopeLogs
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, MetricsData, ScopeMetrics
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource as OtlpResource
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, TracesData
 from sqlalchemy import RowMapping, Select, select
 
-from ..storage import EventLink, EventLog, ExecutionEvent, Reader, Resource, Scope, Store, WorkflowRun
+from ..storage import EventLink, EventLog, ExecutionEvent, Reader, Resource, Scope, Store, WorkflowMetric, WorkflowRun
 
 _EVENTS, _LOGS, _LINKS = ExecutionEvent.__table__, EventLog.__table__, EventLink.__table__
+_METRICS = WorkflowMetric.__table__
+_LAST = (1 << 63) - 1
 
 
 def run_as_otlp(store: Store, run_id: UUID) -> bytes | None:
@@ -32,6 +36,43 @@ def run_as_otlp(store: Store, run_id: UUID) -> bytes | None:
         return None if run is None else _traces(reader, run).SerializeToString()
 
 
+def logs_as_otlp(store: Store, run_id: UUID | None) -> bytes | None:
+    """The log records of the run (of no run, for None) as a serialised OTLP `LogsData`, by time; None where there is no
+    such run. Raises QueryTimeout."""
+    with store.read() as reader:
+        if run_id is None:
+            return _logs(reader, select(_LOGS).where(_LOGS.c.run_id.is_(None))).SerializeToString()
+        run = _first(reader, select(WorkflowRun.__table__).where(WorkflowRun.id == run_id))
+        return None if run is None else _logs(reader, _of_run(_LOGS, run)).SerializeToString()
+
+
+def metrics_as_otlp(store: Store, *, since: int = 0, until: int = _LAST) -> bytes:
+    """The metric points from `since` to `until` (nanoseconds since 1970, both included) as a serialised OTLP
+    `MetricsData`, by time, each in a `Metric` of its own. Raises QueryTimeout."""
+    points = select(_METRICS).where(_METRICS.c.time_unix_nano.between(since, until), _METRICS.c.otlp.is_not(None))
+    metrics = MetricsData()
+    blocks: dict[tuple[int, int], ScopeMetrics] = {}
+    with store.read() as reader:
+        for row in reader.rows(points.order_by(_METRICS.c.time_unix_nano, _METRICS.c.id)):
+            origin = row["resource_id"], row["scope_id"]
+            if origin not in blocks:
+                blocks[origin] = _block(reader, metrics.resource_metrics, "scope_metrics", *origin)
+            blocks[origin].metrics.append(Metric.FromString(row["otlp"]))
+    return metrics.SerializeToString()
+
+
+def _logs(reader: Reader, of_run: Select[Any]) -> LogsData:
+    logs = LogsData()
+    blocks: dict[tuple[int, int], ScopeLogs] = {}
+    records = of_run.where(_LOGS.c.log_index < 0, _LOGS.c.resource_id.is_not(None))
+    for row in reader.rows(records.order_by(_LOGS.c.event_started_at_unix_nano, _LOGS.c.log_index)):
+        origin = row["resource_id"], row["scope_id"]
+        if origin not in blocks:
+            blocks[origin] = _block(reader, logs.resource_logs, "scope_logs", *origin)
+        _fill_record(blocks[origin].log_records.add(), row)
+    return logs
+
+
 def _traces(reader: Reader, run: RowMapping) -> TracesData:
     span_events = _of_run(_LOGS, run).where(_LOGS.c.log_index >= 0)
     logs = _by_event(reader, span_events.order_by(_LOGS.c.log_index))
@@ -42,7 +83,7 @@ def _traces(reader: Reader, run: RowMapping) -> TracesData:
     for event in reader.rows(events):
         origin = event["resource_id"], event["scope_id"]
         if origin not in blocks:
-            blocks[origin] = _block(reader, traces, *origin)
+            blocks[origin] = _block(reader, traces.resource_spans, "scope_spans", *origin)
         span = blocks[origin].spans.add()
         _fill_span(span, event)
         for log in logs.get(event["id"], ()):
@@ -72,14 +113,14 @@ def _first(reader: Reader, statement: Select[Any]) -> RowMapping | None:
     return next(iter(reader.rows(statement)), None)
 
 
-def _block(reader: Reader, traces: TracesData, resource_id: int, scope_id: int) -> ScopeSpans:
-    """A new block of `traces` for spans of this resource and scope."""
+def _block(reader: Reader, resource_blocks: Any, scope_blocks: str, resource_id: int, scope_id: int) -> Any:
+    """A new block in `resource_blocks` for what comes from this resource and scope."""
     resource = _first(reader, select(Resource.__table__).where(Resource.id == resource_id))
     scope = _first(reader, select(Scope.__table__).where(Scope.id == scope_id))
     assert resource is not None, "the writer stores an event's resource before the event"  # noqa: S101
     assert scope is not None, "the writer stores an event's scope before the event"  # noqa: S101
-    of_resource = traces.resource_spans.add(schema_url=resource["schema_url"] or "")
-    of_scope = of_resource.scope_spans.add(schema_url=scope["schema_url"] or "")
+    of_resource = resource_blocks.add(schema_url=resource["schema_url"] or "")
+    of_scope = getattr(of_resource, scope_blocks).add(schema_url=scope["schema_url"] or "")
     if resource["otlp"] is not None:
         of_resource.resource.CopyFrom(_parsed(OtlpResource, resource["otlp"]) or OtlpResource())
     if scope["otlp"] is not None:
@@ -110,6 +151,17 @@ def _fill_log(log: Span.Event, row: RowMapping) -> None:
     _fill_attributes(log, row, Span.Event)
 
 
+def _fill_record(record: LogRecord, row: RowMapping) -> None:
+    record.trace_id, record.span_id = bytes.fromhex(row["run_id"] or ""), bytes.fromhex(row["event_id"] or "")
+    record.time_unix_nano, record.observed_time_unix_nano = row["time_unix_nano"], row["observed_time_unix_nano"] or 0
+    record.severity_number, record.severity_text = row["severity_number"], row["severity_text"] or ""
+    record.event_name, record.flags = row["name"], row["flags"]
+    record.dropped_attributes_count = row["dropped_attributes_count"]
+    if row["content"] is not None:
+        record.body.string_value = row["content"]
+    _fill_attributes(record, row, LogRecord)
+
+
 def _fill_link(link: Span.Link, row: RowMapping) -> None:
     link.trace_id = bytes.fromhex(row["linked_run_id"] or "")
     link.span_id = bytes.fromhex(row["linked_event_id"] or "")
@@ -127,6 +179,8 @@ def _fill_attributes(message: Any, row: RowMapping, message_type: Any) -> None:
     for field, value in residue.ListFields():
         if field.is_repeated:
             getattr(message, field.name).extend(value)
+        elif field.message_type:
+            getattr(message, field.name).CopyFrom(value)
         else:
             setattr(message, field.name, value)
 
