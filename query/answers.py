@@ -146,13 +146,33 @@ class ScopeAnswer(Answer):
 
 
 class LogAnswer(Answer):
-    """A moment inside an event."""
+    """A moment inside an event, or a log record."""
 
-    log_index: int
-    time_unix_nano: UnixNano
+    log_index: Annotated[int, Field(description="Place among those of its span; a hash below zero for a log record.")]
     name: str
+    event_type: Annotated[str | None, Field(description="LOG, MESSAGE, ERROR …; null for a moment inside an event.")]
+    agent_role: str | None
+    severity_number: Annotated[int | None, Field(description="OTel's: 9 for INFO, 17 for ERROR; 0 where untold.")]
+    severity_text: str | None
+    content: Annotated[str | None, Field(description="A log record's body: text as it is, anything else as JSON.")]
+    time_unix_nano: UnixNano
+    observed_time_unix_nano: UnixNano | None
     dropped_attributes_count: int
     attributes: Attributes
+
+
+class RunLog(LogAnswer):
+    """A log and whose it is."""
+
+    event_id: Annotated[Hex16 | None, Field(description="Null for a log record of no event; the event may never come.")]
+    content_length: Annotated[int | None, Field(description="How many characters the content has in all.")]
+
+
+class LogPage(Answer):
+    """Logs of a run in order of time."""
+
+    logs: list[RunLog]
+    next_cursor: Cursor
 
 
 class LinkAnswer(Answer):

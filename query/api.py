@@ -13,7 +13,8 @@ from . import answers
 from .asking import Asker
 from .event_detail import event_detail
 from .events import event_page
-from .parameters import EventId, EventsQuery, RunId, RunsQuery, TreeQuery
+from .logs import log_page
+from .parameters import EventId, EventsQuery, LogsQuery, RunId, RunsQuery, TreeQuery
 from .runs import no_run, run_answer, run_page
 from .statistics import statistics
 from .tree_answer import tree_answer
@@ -73,6 +74,12 @@ async def list_events(asker: Ask, run_id: RunId, wanted: EventsQuery) -> Respons
 async def get_event(asker: Ask, run_id: RunId, event_id: EventId) -> Response:
     """Attributes, resource, scope, logs, links, trace state, flags and what was dropped on the way."""
     return json_response(await asker.ask(event_detail, run_id, event_id))
+
+
+@api.get("/{run_id}/logs", response_model=answers.LogPage, summary="The logs of a run by pages")
+async def list_logs(asker: Ask, run_id: RunId, wanted: LogsQuery) -> Response:
+    """Moments inside events and log records, in order of time. Contents are cut unless asked for with `full`."""
+    return json_response(await asker.ask(log_page, run_id, wanted))
 
 
 @api.get("/{run_id}/statistics", response_model=answers.Statistics, summary="The figures of a run")

@@ -17,6 +17,7 @@ from .attribute_json import AttributeOwner, exact_attributes_text
 from .errors import NotFound
 from .event_json import event_texts, place_in_tree
 from .events import EVENT_ROWS, EVENTS, LINKS, LOGS, RESOURCES, SCOPES, json_text, of_run, read_events, tree_of
+from .logs import IN_TIME, log_json, log_rows
 from .runs import find_run
 
 # OTel SDKs keep 128 logs and 128 links of a span unless told otherwise.
@@ -70,19 +71,19 @@ def _origins(reader: Reader, run: RowMapping, event_id: int) -> dict[str, Any]:
 
 
 def _logs(reader: Reader, run: RowMapping, event_id: int) -> list[dict[str, Any]]:
-    return [
-        {
-            "log_index": row["log_index"],
-            "time_unix_nano": str(row["time_unix_nano"]),
-            "name": row["name"],
-            "dropped_attributes_count": row["dropped_attributes_count"],
-            "attributes": _attributes(row, row["otlp_residue"], Span.Event),
-        }
-        for row in _parts(reader, LOGS, run, event_id, "log_index")
-    ]
+    of_event = (of_run(LOGS, run, start="event_started_at_unix_nano"), LOGS.c.event_id == event_id)
+    statement = log_rows(LOGS.c.content).where(*of_event).order_by(*IN_TIME).limit(PARTS_MAX)
+    return [log_json(row) for row in reader.rows(statement)]
 
 
 def _links(reader: Reader, run: RowMapping, event_id: int) -> list[dict[str, Any]]:
+    columns = [column for column in LINKS.c if column.name != "attributes"]
+    statement = (
+        select(*columns, json_text(LINKS.c.attributes).label("attributes"))
+        .where(of_run(LINKS, run, start="event_started_at_unix_nano"), LINKS.c.event_id == event_id)
+        .order_by(LINKS.c.link_index)
+        .limit(PARTS_MAX)
+    )
     return [
         {
             "link_index": row["link_index"],
@@ -93,19 +94,8 @@ def _links(reader: Reader, run: RowMapping, event_id: int) -> list[dict[str, Any
             "dropped_attributes_count": row["dropped_attributes_count"],
             "attributes": _attributes(row, row["otlp_residue"], Span.Link),
         }
-        for row in _parts(reader, LINKS, run, event_id, "link_index")
+        for row in reader.rows(statement)
     ]
-
-
-def _parts(reader: Reader, table: Any, run: RowMapping, event_id: int, index: str) -> list[RowMapping]:
-    columns = [column for column in table.c if column.name != "attributes"]
-    statement = (
-        select(*columns, json_text(table.c.attributes).label("attributes"))
-        .where(of_run(table, run, start="event_started_at_unix_nano"), table.c.event_id == event_id)
-        .order_by(table.c[index])
-        .limit(PARTS_MAX)
-    )
-    return list(reader.rows(statement))
 
 
 def _attributes(row: RowMapping, residue: bytes | None, owner: AttributeOwner) -> orjson.Fragment:

@@ -27,6 +27,7 @@ _RELATIVE = re.compile(rf"-(\d{{1,9}})([{''.join(_NANOS)}])", re.ASCII)
 _UNIX_NANO = re.compile(r"\d{1,19}", re.ASCII)
 # A "+" that was not escaped in the URL arrives as a space.
 _RFC_3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[-+ ]\d\d:\d\d)", re.ASCII)
+_TWO_NUMBERS = re.compile(r"-?\d{1,19} -?\d{1,19}", re.ASCII)
 _INT64_MAX = (1 << 63) - 1
 _NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 _HEX_32 = re.compile(r"[0-9a-f]{32}")
@@ -114,6 +115,26 @@ class RowCursor(BaseModel):
         """Of rows whose key is text."""
         time_unix_nano, key = _from_opaque(text)
         return cls(time_unix_nano=time_unix_nano, key=key)
+
+
+class LogCursor(BaseModel):
+    """The last log of a page."""
+
+    moment: int
+    log_index: int
+    event_number: int
+
+    def text(self) -> str:
+        return _opaque([self.moment, f"{self.log_index} {self.event_number}"])
+
+    @classmethod
+    def parse(cls, text: str) -> LogCursor:
+        moment, numbers = _from_opaque(text)
+        if _TWO_NUMBERS.fullmatch(numbers):
+            log_index, event_number = map(int, numbers.split())
+            if max(abs(log_index), abs(event_number)) <= _INT64_MAX + 1:
+                return cls(moment=moment, log_index=log_index, event_number=event_number)
+        raise ValueError(_NO_CURSOR)
 
 
 def _opaque(key: list[int | str]) -> str:
@@ -224,6 +245,18 @@ class MessagesWanted(PageWanted):
     cursor: _NumberedCursor | None = _CURSOR
 
 
+class LogsWanted(_Parameters):
+    """Which logs of a run, and how much of each."""
+
+    event_type: str | None = Field(None, description="Only log records of this type, such as `ERROR`.")
+    severity_number: int | None = Field(
+        None, ge=0, le=24, description="Only log records at least as severe: OTel's number, 9 for INFO, 17 for ERROR."
+    )
+    full: bool = Field(False, description=f"Whole contents, not their first {CONTENT_CHARACTERS:,} characters.")
+    limit: Limit = PAGE_ROWS_DEFAULT
+    cursor: Annotated[LogCursor, BeforeValidator(LogCursor.parse), _TEXT] | None = _CURSOR
+
+
 class CostsWanted(PageWanted):
     """Which cost records of a run."""
 
@@ -263,6 +296,7 @@ EventsQuery = Annotated[EventsWanted, Query()]
 TreeQuery = Annotated[TreeWanted, Query()]
 FilesQuery = Annotated[FilesWanted, Query()]
 MessagesQuery = Annotated[MessagesWanted, Query()]
+LogsQuery = Annotated[LogsWanted, Query()]
 CostsQuery = Annotated[CostsWanted, Query()]
 NodeEventsQuery = Annotated[NodeEventsWanted, Query()]
 SessionsQuery = Annotated[SessionsWanted, Query()]
