@@ -27,12 +27,10 @@ class CostRepository(Repository):
         self, run_id: str | None = None, *, step_id: str | None = None, model: str | None = None
     ) -> Sequence[CostRecord]:
         """The session's records, of this run, step and model where told, by time."""
-        wanted = {"run_id": run_id, "step_id": step_id, "model": model}
         if run_id is not None and self._run(run_id) is None:
             return []
-        records = self._of_session(CostRecord).filter_by(
-            **{name: value for name, value in wanted.items() if value is not None}
-        )
+        wanted = ((CostRecord.run_id, run_id), (CostRecord.step_id, step_id), (CostRecord.model, model))
+        records = self._of_session(CostRecord).where(*(column == said for column, said in wanted if said is not None))
         return self.db.scalars(records.order_by(CostRecord.time_unix_nano, CostRecord.id)).all()
 
     def update_cost_record(self, record_id: int, **values: Any) -> CostRecord | None:

@@ -19,9 +19,10 @@ class DAGRepository(Repository):
         """A node with the columns of `DAGNode` that waits for the nodes `depends_on`, which are there already; all or
         nothing is stored. Raises UnknownReference for a run or node that is not there, SelfDependency."""
         run = self._needed_run(run_id)
-        for other in dict.fromkeys(depends_on):
+        before = list(dict.fromkeys(depends_on))
+        for other in before:
             self._check_dependency(run, other, node_id)
-            self.db.add(DAGEdge(run_id=run.id, from_node_id=other, to_node_id=node_id))
+        self.db.add_all(DAGEdge(run_id=run.id, from_node_id=other, to_node_id=node_id) for other in before)
         return self._create(DAGNode(run_id=run.id, id=node_id, **values))
 
     def get_node(self, run_id: str, node_id: str) -> DAGNode | None:
