@@ -18,6 +18,7 @@ BAR_CELLS = 28
 BARS_FROM_CELLS = 100
 FLEXIBLE_CELLS_MIN = 16
 GUIDE_LEVELS_MAX = 12
+PAGE_ROWS_MAX = 1_000
 PIPED_CELLS = 10_000
 SHORT_ID_DIGITS = 8
 TEXT_LENGTH_MAX = 300
@@ -55,8 +56,7 @@ def draw_runs(to: Console, page: Record) -> None:
     digits = _distinct_digits([run["id"] for run in runs])
     rows = [_header(header), *(_run_row(run, digits) for run in runs)]
     _print_rows(to, rows, "<<<<<>>>", flexible=2)
-    if page["next_cursor"]:
-        _hint(to, f"… older runs: --limit {2 * len(runs)} shows more")
+    _tell_of_more(to, page, "older runs", len(runs))
 
 
 def draw_tree(to: Console, tree: Record, *, depth_max: int, lines_max: int) -> None:
@@ -96,8 +96,7 @@ def draw_files(to: Console, page: Record) -> None:
         return
     header = ["time", "", "file", "type", "bytes", "agent", "event"]
     _print_rows(to, [_header(header), *map(_file_row, files)], "<<<<><<", flexible=2)
-    if page["next_cursor"]:
-        _hint(to, f"… more files: --limit {2 * len(files)} shows more")
+    _tell_of_more(to, page, "more files", len(files))
 
 
 def draw_messages(to: Console, page: Record, *, full: bool = False) -> None:
@@ -113,8 +112,7 @@ def draw_messages(to: Console, page: Record, *, full: bool = False) -> None:
     else:
         rows = [[*_message_head(message), _text(_on_one_line(message["content"]))] for message in messages]
         _print_rows(to, [_header(["time", "from → to", "tokens", "content"]), *rows], "<<><", flexible=3)
-    if page["next_cursor"]:
-        _hint(to, f"… later messages: --limit {2 * len(messages)} shows more")
+    _tell_of_more(to, page, "later messages", len(messages))
 
 
 def draw_graph(to: Console, graph: Record) -> None:
@@ -431,6 +429,12 @@ def _header(titles: Iterable[str]) -> list[Text]:
 
 def _hint(to: Console, told: str) -> None:
     to.print(Text(told, "dim"), soft_wrap=True)
+
+
+def _tell_of_more(to: Console, page: Record, what: str, shown: int) -> None:
+    how = f"--limit {min(2 * shown, PAGE_ROWS_MAX)} shows more" if shown < PAGE_ROWS_MAX else "see the API's pages"
+    if page["next_cursor"]:
+        _hint(to, f"… {what}: {how}")
 
 
 def _status(status: str) -> Text:

@@ -179,3 +179,13 @@ def test_lines_fit_the_terminal(workshop: Any, api_client: httpx.Client, width: 
     lengths = [len(line) for line in paper.getvalue().splitlines()]
     assert len(lengths) == 10
     assert max(lengths) <= width
+
+
+@pytest.mark.parametrize(("shown", "told"), [(600, "--limit 1000 shows more"), (1_000, "see the API's pages")])
+def test_hints_name_a_limit_that_is_accepted(shown: int, told: str) -> None:
+    """Pages have at most 1,000 rows; past that the hint names no larger limit."""
+    said = {"sender": "a", "recipient": "b", "role": None, "tokens": None, "content": "c", "time_unix_nano": "0"}
+    paper = StringIO()
+    console = Console(file=paper, width=80, highlight=False)
+    terminal.draw_messages(console, {"messages": [said] * shown, "next_cursor": "more"})
+    assert paper.getvalue().splitlines()[-1] == f"… later messages: {told}"
