@@ -128,6 +128,8 @@ OUTPUT_KEYS: tuple[str, ...] = (
 _AGENT_KEYS = tuple(key for key in TEXTS["agent_name"] if key not in GUARDS)
 _MODEL_KEYS = tuple(key for key in TEXTS["model"] if key not in GUARDS)
 _TOKEN_KEYS = tuple(key for key in INTEGERS["output_tokens"] if key not in GUARDS)
+# What `messages_of` looks at besides: whoever decodes attributes for it alone needs no others.
+CONVERSATION_CONTEXT_KEYS: tuple[str, ...] = (*_AGENT_KEYS, *_MODEL_KEYS, *_TOKEN_KEYS)
 _NOTHING = (None, "", "<REDACTED>")
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clew.storage.conversation import (
+    CONVERSATION_CONTEXT_KEYS,
     CONVERSATION_KEYS,
     CONVERSATION_PREFIXES,
     INPUT_KEYS,
@@ -130,6 +131,7 @@ def test_messages_name_who_spoke_to_whom() -> None:
         SaidMessage("user", "Ann", "critic", "Rain?", is_output=False, tokens=None),
         SaidMessage("assistant", "critic", "lookup", CALL, is_output=True, tokens=8),
     ]
+    assert attributes.keys() <= {*CONVERSATION_KEYS, *CONVERSATION_CONTEXT_KEYS}
     del attributes["gen_ai.agent.name"]
     assert [message.recipient for message in messages_of(attributes)] == ["m", "lookup"]
 
