@@ -25,8 +25,8 @@ from .parameters import FileEventsWanted
 from .runs import RUNS
 from .tree import NONE, Tree
 
-# How far up a message is looked for.
-PATH_EVENTS_MAX = 1_000
+# How far up and back a message is looked for.
+PATH_EVENTS_MAX = 500
 
 Record = dict[str, Any]
 
@@ -56,8 +56,9 @@ def _filters(wanted: FileEventsWanted) -> list[ColumnElement[bool]]:
 
 @dataclass(frozen=True)
 class _Place:
-    """A file, and where the event that wrote or read it stands. `path` leads from that event to the top; its steps are
-    (run id, event id)."""
+    """A file, and where the event that wrote or read it stands. `path` leads from that event to the top, then back
+    through what came before it: model calls that lead to a tool's call stand beside it. Its steps are (run id, event
+    id)."""
 
     file: RowMapping
     run: RowMapping
@@ -89,9 +90,14 @@ def _places_in(reader: Reader, run: RowMapping, files: Sequence[RowMapping]) -> 
         if tree is None or costs is None or position == NONE:
             path, cost_usd = [] if event_id is None else [event_id], None
         else:
-            path = [event_id_text(number) for number in tree.ids[tree.path_up(position)[:PATH_EVENTS_MAX]].tolist()]
+            path = _path(tree, position)
             cost_usd = costs.within(tree.subtree(position))
         yield _Place(file, run, events[event_id], [(run["id"], step) for step in path], cost_usd)
+
+
+def _path(tree: Tree, position: int) -> list[str]:
+    steps = np.append(tree.path_up(position), np.arange(position)[::-1])[:PATH_EVENTS_MAX]
+    return [event_id_text(number) for number in tree.ids[steps].tolist()]
 
 
 def _positions(tree: Tree, event_ids: Iterable[str]) -> list[int]:

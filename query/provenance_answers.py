@@ -206,8 +206,8 @@ class RunBrief(Answer):
 
 
 class PathMessage(MessageContent):
-    """The message that led to an event: the latest of the event itself, else of the nearest event above that has one.
-    Its content is cut."""
+    """The message that led to an event: the latest of the event itself, else of the nearest event above that has one,
+    else of the nearest before it. Its content is cut."""
 
     event_id: Hex16
 

@@ -262,6 +262,21 @@ def test_file_tells_message_and_cost_of_each_event(rows: Any, api_reader: Any) -
     assert older["cost_usd"] == 0.3
 
 
+def test_message_of_a_call_beside_it_leads_to_a_file(rows: Any, api_reader: Any) -> None:
+    """Where nothing was said on the way up, what was said last before the event counts, in the order of the tree; what
+    was said after it does not."""
+    rows.run(RUN)
+    for number, parent in ((1, None), (2, 1), (3, 1), (4, 1), (5, 1)):
+        rows.event(RUN, number, parent, at=number)
+    for number in (2, 3, 5):
+        _message(rows, RUN, f"said by {number}", event_id=f"{number:016x}", at=number)
+    _file(rows, RUN, 1, event_id=f"{4:016x}")
+
+    [file] = api_reader.get("/api/files", told.FileEventPage, path="plot.png")["file_events"]
+
+    assert file["message"]["content"] == "said by 3"
+
+
 def test_file_of_an_event_that_never_came(rows: Any, api_reader: Any) -> None:
     """A file of no event, or of one that has not come, knows no cost; a message of that event is known already."""
     rows.run(RUN)
