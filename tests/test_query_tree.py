@@ -159,3 +159,13 @@ def test_self_time_at_the_limits_of_time() -> None:
     tree = grown([Event(1, None, 0, end), Event(2, 1, 1, end - 5), Event(3, 1, 0, end - 2)])
 
     assert tree.self_time_ns.tolist() == [2, end - 2, end - 6]
+
+
+@given(runs())
+def test_way_up_passes_those_an_event_is_below(events: list[Event]) -> None:
+    """From an event to the top: itself, then each event whose subtree holds it, the nearest first."""
+    tree = grown(events)
+    everyone = range(len(tree.ids))
+    for position in everyone:
+        holding = [other for other in everyone if other <= position < tree.subtree(other).stop]
+        assert tree.path_up(position).tolist() == holding[::-1]
