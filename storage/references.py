@@ -6,13 +6,13 @@ Soft keys (`schema.keys`) name what may come later, and are not checked.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection, ForeignKeyConstraint, Table, inspect, literal, select
 
 from .errors import UnknownReference
 from .schema import Base, WorkflowRun
-from .schema.base import HexInt64, HexUuid, OfRun
+from .schema.base import HexInt64, HexUuid, OfRun, new_id
 
 _Key = tuple[str, tuple[Any, ...]]
 
@@ -21,13 +21,24 @@ def settle_ids(rows: Iterable[Base]) -> None:
     """Writes the ids of `rows` in the one way they are read, and gives a row that hangs on another one of its run, and
     names no run, that run. Raises InvalidId."""
     for row in rows:
-        if isinstance(row, OfRun) and row.run_id is None:
-            related = (row.__dict__.get(other.key) for other in inspect(type(row)).relationships)
-            row.run_id = next((other.run_id for other in related if isinstance(other, OfRun)), None)
+        _run_id(row)
         for column in table_of(row).columns:
             said = row.__dict__.get(column.key)
             if said is not None and isinstance(column.type, HexUuid | HexInt64):
                 _set_changed(row, column.key, column.type.settled(said))
+
+
+def _run_id(row: Any) -> str | None:
+    """The run that the row is, or is of: as it says itself, or what it hangs on does."""
+    if isinstance(row, WorkflowRun):
+        row.id = row.id or new_id(32)()
+        return row.id
+    if not hasattr(row, "run_id"):
+        return None
+    if row.run_id is None:
+        related = (row.__dict__.get(other.key) for other in inspect(type(row)).relationships)
+        row.run_id = next(filter(None, map(_run_id, related)), None)
+    return cast("str | None", row.run_id)
 
 
 def _set_changed(row: Base, name: str, value: str) -> None:

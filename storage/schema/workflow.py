@@ -6,7 +6,7 @@ import time
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ForeignKey
+from sqlalchemy import ForeignKey, ForeignKeyConstraint
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
@@ -415,14 +415,13 @@ class Branch(Base):
     """A run that tries another way from a point of its parent run. The child may come later, so it is a soft link."""
 
     __tablename__ = "branches"
+    __table_args__ = (ForeignKeyConstraint(["child_run_id"], ["workflow_runs.id"], ondelete="SET NULL", info=SOFT),)
 
     id: Mapped[OwnId]
     parent_run_id: Mapped[str] = mapped_column(HexUuid, ForeignKey("workflow_runs.id", ondelete="CASCADE"))
     parent_step_id: Mapped[str | None]
     parent_event_id: Mapped[str | None] = mapped_column(HexInt64)
-    child_run_id: Mapped[str | None] = mapped_column(
-        HexUuid, ForeignKey("workflow_runs.id", ondelete="SET NULL", info=SOFT)
-    )
+    child_run_id: Mapped[str | None] = mapped_column(HexUuid)
     branch_name: Mapped[str | None]
     created_at_unix_nano: Mapped[Written]
     hypothesis: Mapped[str | None]
