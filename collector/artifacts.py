@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..storage.batch import AttributeColumns, EventParts
-from ..storage.conversation import CONVERSATION_KEYS, CONVERSATION_PREFIXES, messages_of
+from ..storage.conversation import CONVERSATION_CONTEXT_KEYS, CONVERSATION_KEYS, CONVERSATION_PREFIXES, messages_of
 from .classification import Lookup
 
 Row = dict[str, Any]
@@ -35,7 +35,7 @@ class Said(NamedTuple):
     """One span event, or a span's own attributes: where it belongs, when, and what it says."""
 
     event_row: int
-    index: int
+    place: int
     time_unix_nano: int
     attributes: Mapping[str, Any]
 
@@ -121,14 +121,16 @@ def _message(_name: str, said: Said, columns: Columns) -> Row | None:
 
 def _conversations(columns: Columns, attributes: AttributeColumns) -> list[Row]:
     """Every message of the calls to models, history included."""
+    told = attributes.codes(lambda key: key in CONVERSATION_KEYS or key.startswith(CONVERSATION_PREFIXES))
+    looked_at = told | attributes.codes(lambda key: key in CONVERSATION_CONTEXT_KEYS)
     rows = []
-    for event_row in _with_conversation(attributes).tolist():
+    for event_row in attributes.owners_of(told).tolist():
         started, ended = (
             columns[name][event_row].as_py() for name in ("started_at_unix_nano", "completed_at_unix_nano")
         )
-        for index, message in enumerate(messages_of(attributes.of(event_row))):
+        for index, message in enumerate(messages_of(attributes.of(event_row, among=looked_at))):
             said = Said(event_row, index, (ended or started) if message.is_output else started, {})
-            told = _message_row(
+            row = _message_row(
                 columns,
                 said,
                 sender=message.sender or message.role,
@@ -137,18 +139,8 @@ def _conversations(columns: Columns, attributes: AttributeColumns) -> list[Row]:
                 content=message.content,
                 tokens=message.tokens,
             )
-            rows.append(_common(said, columns) | told)
+            rows.append(_common(said, columns) | row)
     return rows
-
-
-def _with_conversation(attributes: AttributeColumns) -> np.typing.NDArray[np.int64]:
-    """The events that have an attribute which holds messages."""
-    keys = attributes.keys.dictionary.to_pylist()
-    codes = [code for code, key in enumerate(keys) if key in CONVERSATION_KEYS or key.startswith(CONVERSATION_PREFIXES)]
-    if not codes:
-        return np.empty(0, dtype=np.int64)
-    entries = np.flatnonzero(np.isin(attributes.keys.indices.to_numpy(zero_copy_only=False), codes))
-    return np.unique(np.searchsorted(attributes.offsets, entries, side="right") - 1)
 
 
 def _message_row(
@@ -202,7 +194,7 @@ def _approval(_name: str, said: Said, columns: Columns) -> Row:
 def _row_id(columns: Columns, said: Said, kind: str) -> bytes:
     """The same id whenever the same span says it again."""
     run_id, event_id = columns["run_id"][said.event_row].as_py(), columns["id"][said.event_row].as_py()
-    return blake2b(b"%s %s %d %d" % (kind.encode(), run_id, event_id, said.index), digest_size=16).digest()
+    return blake2b(b"%s %s %d %d" % (kind.encode(), run_id, event_id, said.place), digest_size=16).digest()
 
 
 def _of(columns: Columns, name: str, row: int) -> Any:

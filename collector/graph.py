@@ -1,8 +1,8 @@
 """What a span says about the graph it stands in: its run, project and task, its step, its node and the edges between
 nodes, the run that it branches from.
 
-Names: `clew.*`, OTel's `gen_ai.workflow.*` and those that frameworks give their nodes. An edge that leads from a node to
-itself is left out, and marked on the node; one from a node that is not known yet makes that node.
+Names: `clew.*`, OTel's `gen_ai.workflow.*` and those that frameworks give their nodes. An edge that leads from a node
+to itself is left out, and marked on the node; one from a node that is not known yet makes that node.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ Columns = dict[str, pa.Array]
 
 DEFAULT_SESSION = "default"
 
-_GRAPH_KEYS = ("gen_ai.workflow.nodes", "gen_ai.workflow.edges")
+_PLACE_KEYS = ("gen_ai.workflow.nodes", "gen_ai.workflow.edges", "graph.node.id", "langgraph_node")
 _OWN_PREFIXES = ("clew.run.", "clew.task.", "clew.project.", "clew.step.", "clew.node.")
-_NODE_KEYS = ("graph.node.id", "langgraph_node")
 _HANDOFF_KEYS = ("gen_ai.agent.handoff.target.name", "gen_ai.handoff.to_agent", "gen_ai.transfer.target.name")
 _TASK_STATUS = {"running": "RUNNING", "completed": "SUCCEEDED", "failed": "FAILED"}
 
@@ -45,22 +44,17 @@ def graph_of(columns: Columns, attributes: AttributeColumns, links: EventParts |
     return {table: _table(found, _SCHEMAS[table]) for table, found in rows.items()}
 
 
-_EVENT_COLUMNS = ("run_id", "name", "event_type", "agent_name", "model", "status", "status_message", "session_id")
-_EVENT_COLUMNS += ("started_at_unix_nano", "completed_at_unix_nano", "node_id", "step_id")
+_EVENT_COLUMNS = (
+    *("event_type", "agent_name", "status", "status_message", "session_id", "node_id", "step_id"),
+    *("started_at_unix_nano", "completed_at_unix_nano"),
+)
 
 
 def _with_place(columns: Columns, attributes: AttributeColumns) -> np.typing.NDArray[np.int64]:
     """The events that say where they stand."""
-    keys = attributes.keys.dictionary.to_pylist()
-    codes = [
-        code
-        for code, key in enumerate(keys)
-        if key in _GRAPH_KEYS or key in _NODE_KEYS or key.startswith(_OWN_PREFIXES)
-    ]
-    entries = np.flatnonzero(np.isin(attributes.keys.indices.to_numpy(zero_copy_only=False), codes)) if codes else []
+    placed = attributes.codes(lambda key: key in _PLACE_KEYS or key.startswith(_OWN_PREFIXES))
     handoffs = np.flatnonzero(pc.equal(columns["event_type"], "handoff").to_numpy(zero_copy_only=False))
-    owners = np.searchsorted(attributes.offsets, entries, side="right") - 1
-    return np.union1d(owners, handoffs).astype(np.int64)
+    return np.union1d(attributes.owners_of(placed), handoffs)
 
 
 def _said(event: Row, attributes: Row) -> Iterable[tuple[str, Row]]:

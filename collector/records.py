@@ -26,10 +26,14 @@ _MODEL_OPERATIONS = ("chat", "text_completion", "generate_content", "embeddings"
 _OPERATION_KEYS = ("gen_ai.operation.name", "openinference.span.kind")
 _MODEL_KINDS = (*_MODEL_OPERATIONS, "LLM", "EMBEDDING", "RETRIEVER", "RERANKER")
 
-_CACHED_KEYS = ("gen_ai.usage.cache_read.input_tokens", "gen_ai.usage.cache_read_input_tokens")
-_CACHED_KEYS += ("llm.token_count.prompt_details.cache_read", "gen_ai.usage.details.cache_read_tokens")
-_REASONING_KEYS = ("gen_ai.usage.reasoning.output_tokens", "gen_ai.usage.reasoning_tokens")
-_REASONING_KEYS += ("llm.token_count.completion_details.reasoning", "gen_ai.usage.details.reasoning_tokens")
+_CACHED_KEYS = (
+    *("gen_ai.usage.cache_read.input_tokens", "gen_ai.usage.cache_read_input_tokens"),
+    *("llm.token_count.prompt_details.cache_read", "gen_ai.usage.details.cache_read_tokens"),
+)
+_REASONING_KEYS = (
+    *("gen_ai.usage.reasoning.output_tokens", "gen_ai.usage.reasoning_tokens"),
+    *("llm.token_count.completion_details.reasoning", "gen_ai.usage.details.reasoning_tokens"),
+)
 
 _AGENT_RUN_STATUS = {"running": "RUNNING", "completed": "COMPLETED", "failed": "FAILED"}
 

@@ -7,6 +7,7 @@ A SpanBatch is a set of Arrow tables whose columns bear the names of `schema`. A
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -57,10 +58,26 @@ class AttributeColumns:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def of(self, owner: int) -> dict[str, Any]:
-        """The attributes of one owner as Python values; what nests is parsed."""
-        entries = range(int(self.offsets[owner]), int(self.offsets[owner + 1]))
-        return {self.keys[entry].as_py(): self._value(entry) for entry in entries}
+    def of(self, owner: int, *, among: frozenset[int] | None = None) -> dict[str, Any]:
+        """The attributes of one owner as Python values, of the keys with these codes if given; what nests is parsed."""
+        start, stop = int(self.offsets[owner]), int(self.offsets[owner + 1])
+        codes = self.keys.indices.slice(start, stop - start).to_pylist()
+        return {
+            self.keys.dictionary[code].as_py(): self._value(start + place)
+            for place, code in enumerate(codes)
+            if among is None or code in among
+        }
+
+    def codes(self, is_wanted: Callable[[str], bool]) -> frozenset[int]:
+        """The codes of the keys that are wanted."""
+        return frozenset(code for code, key in enumerate(self.keys.dictionary.to_pylist()) if is_wanted(key))
+
+    def owners_of(self, codes: frozenset[int]) -> npt.NDArray[np.int64]:
+        """The owners that have one of these keys."""
+        if not codes:
+            return np.empty(0, dtype=np.int64)
+        entries = np.flatnonzero(np.isin(self.keys.indices.to_numpy(zero_copy_only=False), list(codes)))
+        return np.unique(np.searchsorted(self.offsets, entries, side="right") - 1)
 
     def _value(self, entry: int) -> Any:
         value_type = ValueType(int(self.types[entry]))
