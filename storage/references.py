@@ -6,15 +6,26 @@ Soft keys (`schema.keys`) name what may come later, and are not checked.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
-from sqlalchemy import Connection, ForeignKeyConstraint, Table, inspect, literal, select
+from sqlalchemy import Column, Connection, Table, inspect, select, tuple_
 
 from .errors import UnknownReference
 from .schema import Base, WorkflowRun
 from .schema.base import HexInt64, HexUuid, OfRun, new_id
 
+KEYS_AT_ONCE = 500
+
 _Key = tuple[str, tuple[Any, ...]]
+_Target = tuple[Column[Any], ...]
+
+
+class _Reference(NamedTuple):
+    """That `row` names the row whose columns `target` have these values."""
+
+    row: Base
+    target: _Target
+    values: tuple[Any, ...]
 
 
 def settle_ids(rows: Iterable[Base]) -> None:
@@ -51,19 +62,25 @@ def check_references(connection: Connection, rows: Iterable[Base]) -> None:
     store nor among them; also when it claims to be of another session than its run."""
     rows = list(rows)
     together = {_key_of(row) for row in rows}
-    wanted = {key: (constraint, row) for row in rows for constraint, key in _references(row)}
-    for key, (constraint, row) in wanted.items():
-        if key not in together and not _is_there(connection, constraint, key[1]):
-            raise UnknownReference(_missing(row, constraint, key[1]))
+    by_target: dict[_Target, list[_Reference]] = {}
+    for reference in (reference for row in rows for reference in _references(row)):
+        if (reference.target[0].table.name, reference.values) not in together:
+            by_target.setdefault(reference.target, []).append(reference)
+    for target, references in by_target.items():
+        found = _found(connection, target, list({reference.values for reference in references}))
+        for reference in references:
+            if reference.values not in found:
+                raise UnknownReference(_missing(reference))
     for row in rows:
         _check_session(connection, row)
 
 
-def _references(row: Base) -> Iterator[tuple[ForeignKeyConstraint, _Key]]:
-    for constraint in table_of(row).foreign_key_constraints:
+def _references(row: Base) -> Iterator[_Reference]:
+    """The run first: what is said to be missing is the first of what is."""
+    for constraint in sorted(table_of(row).foreign_key_constraints, key=lambda key: len(key.columns)):
         values = tuple(getattr(row, column.key) for column in constraint.columns)
         if not constraint.info.get("soft") and None not in values:
-            yield constraint, (constraint.referred_table.name, values)
+            yield _Reference(row, tuple(element.column for element in constraint.elements), values)
 
 
 def _key_of(row: Base) -> _Key:
@@ -71,13 +88,13 @@ def _key_of(row: Base) -> _Key:
     return table.name, tuple(getattr(row, column.key) for column in table.primary_key)
 
 
-def _is_there(connection: Connection, constraint: ForeignKeyConstraint, values: tuple[Any, ...]) -> bool:
-    columns = [element.column for element in constraint.elements]
-    matches = [column == value for column, value in zip(columns, values, strict=True)]
-    return (
-        connection.execute(select(literal(1)).select_from(constraint.referred_table).where(*matches).limit(1)).first()
-        is not None
-    )
+def _found(connection: Connection, target: _Target, keys: list[tuple[Any, ...]]) -> set[tuple[Any, ...]]:
+    """Those of the keys that are stored."""
+    found: set[tuple[Any, ...]] = set()
+    for start in range(0, len(keys), KEYS_AT_ONCE):
+        some = tuple_(*target).in_(keys[start : start + KEYS_AT_ONCE])
+        found |= {tuple(row) for row in connection.execute(select(*target).where(some))}
+    return found
 
 
 def _check_session(connection: Connection, row: Base) -> None:
@@ -90,10 +107,11 @@ def _check_session(connection: Connection, row: Base) -> None:
         raise UnknownReference(f"run {run_id} is of session {found!r}, not {said!r}; leave session_id to the run")
 
 
-def _missing(row: Base, constraint: ForeignKeyConstraint, values: tuple[Any, ...]) -> str:
-    of_run = f" in run {values[0]}" if len(values) > 1 else ""
-    what = _WORDS.get(constraint.referred_table.name, constraint.referred_table.name)
-    return f"{table_of(row).name} cannot be stored: there is no {what} {values[-1]!r}{of_run}; create it first"
+def _missing(reference: _Reference) -> str:
+    of_run = f" in run {reference.values[0]}" if len(reference.values) > 1 else ""
+    table = reference.target[0].table.name
+    what = f"{_WORDS.get(table, table)} {reference.values[-1]!r}{of_run}"
+    return f"{table_of(reference.row).name} cannot be stored: there is no {what}; create it first"
 
 
 def table_of(row: Base) -> Table:

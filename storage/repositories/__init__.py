@@ -1,7 +1,8 @@
 """Reading and writing of one session's rows by hand, for applications that open the file themselves.
 
 Every repository is made of a database session (`get_db_session()`) and a session's id. Rows of another session are
-neither seen, changed nor deleted: nothing found, nothing changed. Each method that writes commits.
+neither seen, changed nor deleted: nothing found, nothing changed. Each method that writes commits,
+what the session held before included.
 """
 
 from .checkpoints import CheckpointRepository

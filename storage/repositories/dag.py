@@ -22,8 +22,8 @@ class DAGRepository(Repository):
         before = list(dict.fromkeys(depends_on))
         for other in before:
             self._check_dependency(run, other, node_id)
-        self.db.add_all(DAGEdge(run_id=run.id, from_node_id=other, to_node_id=node_id) for other in before)
-        return self._create(DAGNode(run_id=run.id, id=node_id, **values))
+        edges = [DAGEdge(run_id=run.id, from_node_id=other, to_node_id=node_id) for other in before]
+        return self._create(DAGNode(run_id=run.id, id=node_id, **values), *edges)
 
     def get_node(self, run_id: str, node_id: str) -> DAGNode | None:
         """The node of the session's run."""

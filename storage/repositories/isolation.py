@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import Select, select
@@ -13,6 +15,8 @@ from ..ids import InvalidId, parse_event_id, parse_run_id
 from ..schema import Base, WorkflowRun
 
 Row = TypeVar("Row", bound=Base)
+
+_turn = threading.Lock()
 
 # What says which row it is and whose; to be of another run or session a row is made anew.
 _FIXED = ("id", "run_id", "session_id")
@@ -48,11 +52,11 @@ class Repository:
             raise UnknownReference(f"{message}; create it first with WorkflowRepository.create_run")
         return run
 
-    def _create(self, row: Row) -> Row:
-        """Stores the row and commits."""
+    def _create(self, row: Row, *besides: Base) -> Row:
+        """Stores the row, and what comes with it, and commits."""
         _check_words(type(row), row.__dict__)
-        self.db.add(row)
-        self._commit()
+        with self._writing():
+            self.db.add_all([row, *besides])
         return row
 
     def _update(
@@ -65,27 +69,33 @@ class Repository:
             if name in _FIXED or not hasattr(type(row), name):
                 raise TypeError(f"{name!r} of {type(row).__name__} cannot be changed")
         _check_words(type(row), values)
-        for name, value in values.items():
-            setattr(row, name, value)
-        if settle:
-            settle(row, values)
-        self._commit()
+        with self._writing():
+            for name, value in values.items():
+                setattr(row, name, value)
+            if settle:
+                settle(row, values)
         return row
 
     def _delete(self, row: Base | None) -> bool:
         """Deletes the row and what goes with it, and commits; whether there was one."""
         if row is None:
             return False
-        self.db.delete(row)
-        self._commit()
+        with self._writing():
+            self.db.delete(row)
         return True
 
-    def _commit(self) -> None:
-        try:
-            self.db.commit()
-        except BaseException:
-            self.db.rollback()
-            raise
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A transaction of its own, one at a time: it sees what the one before has committed. DuckDB refuses to change
+        a row that was changed since the transaction began, and every event changes its run's row."""
+        with _turn:
+            try:
+                self.db.commit()
+                yield
+                self.db.commit()
+            except BaseException:
+                self.db.rollback()
+                raise
 
 
 def is_run_id(text: str) -> bool:
