@@ -409,6 +409,12 @@ def test_event_shows_everything(api: Api) -> None:
                 "log_index": 0,
                 "time_unix_nano": str(START + 1),
                 "name": "retry",
+                "event_type": None,
+                "agent_role": None,
+                "severity_number": None,
+                "severity_text": None,
+                "content": None,
+                "observed_time_unix_nano": None,
                 "dropped_attributes_count": 4,
                 "attributes": {"left": "Infinity"},
             }
