@@ -50,7 +50,9 @@ def artifacts_of(
         row = read(name, said, columns)
         if row is not None:
             rows[table].append(_common(said, columns) | row)
-    rows["files"] += _written_files(columns, attributes, lookup)
+    told = {(row["event_row"], row["file_path"]) for row in rows["files"]}
+    written = _written_files(columns, attributes, lookup)
+    rows["files"] += [row for row in written if (row["event_row"], row["file_path"]) not in told]
     rows["messages"] = _each_once(rows["messages"] + _conversations(columns, attributes))
     return {table: _table(found, _SCHEMAS[table]) for table, found in rows.items()}
 

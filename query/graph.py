@@ -12,18 +12,9 @@ from heapq import heappop, heappush
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping, func, select
-
-from ..storage import DAGEdge, DAGNode, Reader, run_id_text
-from .errors import AnswerTooLarge
-from .events import EVENTS, of_run
+from ..storage import Reader, run_id_text
+from .graph_told import Edge, Node, graph_told
 from .runs import find_run
-
-GRAPH_NODES_MAX = 10_000
-GRAPH_EDGES_MAX = 100_000
-
-NODES: Any = DAGNode.__table__
-EDGES: Any = DAGEdge.__table__
 
 Edges = Iterable[tuple[str, str]]
 
@@ -31,16 +22,14 @@ Edges = Iterable[tuple[str, str]]
 def graph(reader: Reader, run_id: UUID) -> dict[str, Any]:
     """`{"run_id", "nodes", "edges"}`. Raises NotFound, and AnswerTooLarge."""
     run = find_run(reader, run_id)
-    nodes = _rows(reader, run, NODES, GRAPH_NODES_MAX, "nodes")
-    edges = _rows(reader, run, EDGES, GRAPH_EDGES_MAX, "edges")
+    nodes, edges = graph_told(reader, run)
     pairs = [(edge["from_node_id"], edge["to_node_id"]) for edge in edges]
     by_id = {node["id"]: node for node in sorted(nodes, key=_declared)}
     order = in_working_order(list(by_id), pairs)
     place = {node_id: index for index, node_id in enumerate(order)}
-    counts = _event_counts(reader, run)
     return {
         "run_id": run_id_text(run_id),
-        "nodes": [_node_json(by_id[node_id], counts.get(node_id, 0), on_cycle=order[node_id]) for node_id in order],
+        "nodes": [_node_json(by_id[node_id], on_cycle=order[node_id]) for node_id in order],
         "edges": [_edge_json(edge) for edge in sorted(edges, key=lambda edge: _between(edge, place))],
     }
 
@@ -103,41 +92,26 @@ def _ring_order(rings: Sequence[Sequence[str]], before: Mapping[str, list[str]])
         sorter.done(first)
 
 
-def _rows(reader: Reader, run: RowMapping, table: Any, most: int, what: str) -> Sequence[RowMapping]:
-    rows = reader.rows(select(table).where(table.c.run_id == run["id"]).limit(most + 1))
-    if len(rows) > most:
-        raise AnswerTooLarge(
-            f"the graph has more than {most:,} {what}; ask for GET /api/runs/{{run_id}}/events instead"
-        )
-    return rows
-
-
-def _declared(node: RowMapping) -> tuple[bool, int, bool, int, str]:
+def _declared(node: Node) -> tuple[bool, int, bool, int, str]:
     index, started_at = node["order_index"], node["started_at_unix_nano"]
     return index is None, index or 0, started_at is None, started_at or 0, node["id"]
 
 
-def _between(edge: RowMapping, place: Mapping[str, int]) -> tuple[int, int, int]:
+def _between(edge: Edge, place: Mapping[str, int]) -> tuple[int, int, int]:
     start, end = (place.get(edge[name], len(place)) for name in ("from_node_id", "to_node_id"))
     return start, end, edge["id"]
 
 
-def _event_counts(reader: Reader, run: RowMapping) -> dict[str, int]:
-    of_nodes = (of_run(EVENTS, run), EVENTS.c.node_id.is_not(None))
-    counted = select(EVENTS.c.node_id, func.count().label("events")).where(*of_nodes).group_by(EVENTS.c.node_id)
-    return {row["node_id"]: row["events"] for row in reader.rows(counted)}
-
-
-def _node_json(node: RowMapping, event_count: int, *, on_cycle: bool) -> dict[str, Any]:
+def _node_json(node: Node, *, on_cycle: bool) -> dict[str, Any]:
     times = {name: node[name] for name in ("started_at_unix_nano", "completed_at_unix_nano")}
     return {
         **{name: node[name] for name in ("id", "node_type", "agent", "status", "order_index")},
         **{name: None if time is None else str(time) for name, time in times.items()},
-        "event_count": event_count,
+        "event_count": node["event_count"],
         "meta": node["meta"],
         **({"cycle": True} if on_cycle else {}),
     }
 
 
-def _edge_json(edge: RowMapping) -> dict[str, Any]:
+def _edge_json(edge: Edge) -> dict[str, Any]:
     return {name: edge[name] for name in ("from_node_id", "to_node_id", "dependency_type", "condition", "source")}

@@ -285,8 +285,8 @@ def _rows_of_events(rows: pa.Table, events: pa.Table, settlement: Settlement) ->
 
 
 _INSERT_SESSIONS = """
-    INSERT INTO sessions (id, created_at_unix_nano)
-    SELECT session_id, min(started_at_unix_nano) FROM runs GROUP BY session_id ON CONFLICT DO NOTHING
+    INSERT INTO sessions (id, created_at_unix_nano, status)
+    SELECT session_id, min(started_at_unix_nano), 'active' FROM runs GROUP BY session_id ON CONFLICT DO NOTHING
 """
 
 _INSERT_RUNS = "INSERT INTO workflow_runs BY NAME SELECT * REPLACE (id::UUID AS id) FROM runs"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from clew.query import answers
 from clew.query import provenance_answers as told
 from clew.query.graph import in_working_order
-from clew.storage import DAGEdge, DAGNode
+from clew.storage import DAGEdge, DAGNode, EventLink
 
 RUN, OTHER = "a1" * 16, "b2" * 16
 
@@ -26,6 +26,41 @@ def _node(rows: Any, run_id: str, *names: str, **more: Any) -> None:
 def _edge(rows: Any, run_id: str, start: str, end: str, **more: Any) -> None:
     said = {"dependency_type": "sequential", "source": "declared", **more}
     rows.add(DAGEdge(run_id=run_id, from_node_id=start, to_node_id=end, **said))
+
+
+def test_agents_that_hand_over_are_nodes(rows: Any, api_reader: Any) -> None:
+    """As they worked; one that works in a node of the graph is that node, and hands over from there."""
+    rows.run(RUN)
+    _node(rows, RUN, "scout", "critic", status="pending")
+    _node(rows, RUN, "draw", agent="critic", started_at_unix_nano=rows.START)
+    _edge(rows, RUN, "scout", "critic", source="handoff")
+    _edge(rows, RUN, "draw", "critic", source="handoff")
+    rows.event(RUN, 1, agent_name="scout")
+
+    graph = api_reader.get(f"/api/runs/{RUN}/graph", told.Graph)
+
+    assert [(node["id"], node["agent"], node["status"], node["event_count"]) for node in graph["nodes"]] == [
+        ("scout", "scout", "completed", 1),
+        ("draw", "critic", "completed", 0),
+    ]
+    assert [(edge["from_node_id"], edge["to_node_id"]) for edge in graph["edges"]] == [("scout", "draw")]
+
+
+def test_a_link_between_nodes_events_is_an_edge(rows: Any, api_reader: Any) -> None:
+    """From the node that is linked to; within a node there is none."""
+    rows.run(RUN)
+    _node(rows, RUN, "load", "draw")
+    for number, node in enumerate(["load", "load", "draw"]):
+        rows.event(RUN, number + 1, node_id=node)
+    for number, linked in ((2, 1), (3, 2)):
+        link = {"event_id": f"{number:016x}", "linked_run_id": RUN, "linked_event_id": f"{linked:016x}"}
+        at = {"link_index": 0, "event_started_at_unix_nano": rows.START + number}
+        rows.add(EventLink(run_id=RUN, **link, **at, flags=0, dropped_attributes_count=0, attributes={}))
+
+    graph = api_reader.get(f"/api/runs/{RUN}/graph", told.Graph)
+
+    edges = [(edge["from_node_id"], edge["to_node_id"], edge["source"]) for edge in graph["edges"]]
+    assert edges == [("load", "draw", "link")]
 
 
 def test_graph_shows_nodes_and_edges(rows: Any, api_reader: Any) -> None:
@@ -107,7 +142,7 @@ def test_working_order_follows_the_declared_order_where_it_can() -> None:
 
 def test_graph_has_a_limit(rows: Any, api_client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """More nodes than an answer may hold are refused, not cut off."""
-    monkeypatch.setattr("clew.query.graph.GRAPH_NODES_MAX", 2)
+    monkeypatch.setattr("clew.query.graph_told.GRAPH_NODES_MAX", 2)
     rows.run(RUN)
     _node(rows, RUN, "a", "b", "c")
 
