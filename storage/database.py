@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from platformdirs import user_data_path
-from sqlalchemy import Connection, Engine, and_, event
+from sqlalchemy import Connection, Engine, and_, event, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session as OrmSession
 from sqlalchemy.orm import UOWTransaction
@@ -95,6 +95,9 @@ def _check_and_cascade(session: DatabaseSession, _context: UOWTransaction, _inst
 
 
 def _store_own_origin(connection: Connection) -> None:
+    known = select(Scope.id).where(Scope.id == origin.SCOPE["id"])
+    if connection.execute(known).first():
+        return
     for model, row in ((Resource, origin.RESOURCE), (Scope, origin.SCOPE)):
         connection.execute(insert(model).values(row).on_conflict_do_nothing())
 

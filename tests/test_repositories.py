@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from clew.storage import (
     SelfDependency,
     Session,
     SessionRepository,
+    Task,
     UnknownReference,
     WorkflowRepository,
     WorkflowRun,
@@ -114,12 +116,38 @@ def test_steps_are_kept_by_number(workflows: WorkflowRepository, run: WorkflowRu
     assert workflows.get_step(run.id, "c") is None
 
 
-def test_a_run_joins_a_project_of_its_session_only(db_session: DatabaseSession) -> None:
-    """A project of another session is as good as none."""
+def test_a_run_joins_what_is_of_its_session_only(db_session: DatabaseSession) -> None:
+    """A project or a task of another session is as good as none."""
     project = SessionRepository(db_session, MINE).create_project("labyrinth")
     assert WorkflowRepository(db_session, MINE).create_run(project_id=project.id).project is project
-    with pytest.raises(UnknownReference, match=project.id):
-        WorkflowRepository(db_session, THEIRS).create_run(project_id=project.id)
+    task = Task(session_id=MINE, input_prompt="x")
+    db_session.add(task)
+    db_session.commit()
+    theirs = WorkflowRepository(db_session, THEIRS)
+    run = theirs.create_run()
+    for owner in ({"project_id": project.id}, {"task_id": task.id}):
+        for write in (theirs.create_run, partial(theirs.update_run, run.id)):
+            with pytest.raises(UnknownReference, match=next(iter(owner.values()))):
+                write(**owner)
+    assert (run.project_id, run.task_id, len(theirs.list_runs())) == (None, None, 1)
+
+
+def test_a_state_is_one_of_the_known(db_session: DatabaseSession, run: WorkflowRun) -> None:
+    """Whatever has a vocabulary: a ValueError lists it, and nothing is stored."""
+    workflows, dag = WorkflowRepository(db_session, MINE), DAGRepository(db_session, MINE)
+    checkpoints, sessions = CheckpointRepository(db_session, MINE), SessionRepository(db_session, MINE)
+    for write, known in (
+        (lambda: workflows.create_run(status="x"), "waiting_approval"),
+        (lambda: workflows.update_run(run.id, status="x"), "waiting_approval"),
+        (lambda: workflows.create_step(run.id, status="x"), "skipped"),
+        (lambda: dag.create_node(run.id, "n", node_type="x"), "parallel_group"),
+        (lambda: dag.create_node(run.id, "n", status="x"), "skipped"),
+        (lambda: checkpoints.create_checkpoint(run.id, checkpoint_type="x"), "emergency"),
+        (lambda: sessions.update_session(status="x"), "archived"),
+    ):
+        with pytest.raises(ValueError, match=f"'x'.*{known}"):
+            write()
+    assert (run.status, len(workflows.list_runs()), list(dag.list_nodes(run.id))) == ("draft", 1, [])
 
 
 def test_a_session_is_created_once_and_changed(db_session: DatabaseSession) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import select
 
 from ..errors import UnknownReference
-from ..schema import WorkflowRun, WorkflowStep
+from ..schema import Task, WorkflowRun, WorkflowStep
 from .isolation import Repository
 from .sessions import SessionRepository
 
@@ -18,12 +18,9 @@ class WorkflowRepository(Repository):
 
     def create_run(self, **values: Any) -> WorkflowRun:
         """A run with the columns of `WorkflowRun`, `draft` and started now unless told otherwise. The session is
-        created when missing. Raises UnknownReference for a project of another session."""
-        sessions = SessionRepository(self.db, self.session_id)
-        sessions.ensure_session()
-        project_id = values.get("project_id")
-        if project_id is not None and sessions.get_project(project_id) is None:
-            raise UnknownReference(f"session {self.session_id!r} has no project {project_id!r}; create it first")
+        created when missing. Raises UnknownReference for a project or a task of another session."""
+        self._check_owners(values)
+        SessionRepository(self.db, self.session_id).ensure_session()
         return self._create(WorkflowRun(session_id=self.session_id, **values))
 
     def get_run(self, run_id: str) -> WorkflowRun | None:
@@ -43,7 +40,8 @@ class WorkflowRepository(Repository):
         return self.db.scalars(runs.order_by(*latest_first).limit(limit)).all()
 
     def update_run(self, run_id: str, **values: Any) -> WorkflowRun | None:
-        """Sets columns of the run; None when the session has none with this id."""
+        """Sets columns of the run; None when the session has none with this id. Raises as `create_run`."""
+        self._check_owners(values)
         return self._update(self._run(run_id), values)
 
     def delete_run(self, run_id: str) -> bool:
@@ -71,3 +69,12 @@ class WorkflowRepository(Repository):
     def update_step(self, run_id: str, step_id: str, **values: Any) -> WorkflowStep | None:
         """Sets columns of the step; None when the session has no such step."""
         return self._update(self.get_step(run_id, step_id), values)
+
+    def _check_owners(self, values: dict[str, Any]) -> None:
+        """A project or task of another session is as good as none; a task may be nobody's."""
+        project_id, task_id = values.get("project_id"), values.get("task_id")
+        if project_id is not None and SessionRepository(self.db, self.session_id).get_project(project_id) is None:
+            raise UnknownReference(f"session {self.session_id!r} has no project {project_id!r}; create it first")
+        task = None if task_id is None else self.db.get(Task, task_id)
+        if task is not None and task.session_id not in {None, self.session_id}:
+            raise UnknownReference(f"session {self.session_id!r} has no task {task_id!r}; create it first")

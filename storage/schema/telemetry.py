@@ -167,6 +167,7 @@ class EventLog(Base):
     span id to that event too, whichever of the two comes first. `event_started_at_unix_nano` lies within the run's
     time bounds, so that they prune this table as they prune `execution_events`: the event's start, or the record's
     time. `event_type` is one of EVENT_LOG_TYPES, NULL for span events; `content` a log record's body as text or JSON.
+    An entry without run or event (a task's) is written once and not changed.
     """
 
     __tablename__ = "event_logs"
