@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.metrics.v1.metrics_pb2 import Exemplar, Metric, ResourceMetrics, ScopeMetrics
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Exemplar, Metric
 
 from ..storage.batch import Origins
 from ..storage.hashed import HashedBatch, prepare_hashed
@@ -79,7 +79,7 @@ def _points_of(request: ExportMetricsServiceRequest) -> Iterator[_Point]:
                     yield _Point(value, metric, shape, resource, scope)
 
 
-def _presence(block: ResourceMetrics | ScopeMetrics, name: str) -> bytes | None:
+def _presence(block: Any, name: str) -> bytes | None:
     return getattr(block, name).SerializeToString() if block.HasField(name) else None
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 import orjson
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
-from sqlalchemy import BigInteger, ColumnElement, RowMapping, Select, case, func, select, tuple_, type_coerce
+from sqlalchemy import BigInteger, ColumnElement, RowMapping, Select, case, func, literal, select, tuple_, type_coerce
 
 from ..storage import Reader
 from .attribute_json import exact_attributes_text
@@ -75,8 +75,8 @@ def _filters(wanted: LogsWanted) -> list[ColumnElement[bool]]:
     if wanted.severity_number is not None:
         filters.append(LOGS.c.severity_number >= wanted.severity_number)
     if wanted.cursor is not None:
-        last = wanted.cursor
-        filters.append(tuple_(*IN_TIME) > tuple_(last.moment, last.log_index, last.event_number))
+        last = (wanted.cursor.moment, wanted.cursor.log_index, wanted.cursor.event_number)
+        filters.append(tuple_(*IN_TIME) > tuple_(*map(literal, last)))
     return filters
 
 
