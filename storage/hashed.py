@@ -42,7 +42,8 @@ class HashedBatch:
 @dataclass(frozen=True)
 class PreparedHashed:
     """A HashedBatch ready to be written, without the `repeated` rows that it held twice: rows with their attributes,
-    `since` and `until` bound their times, and `runs` are those it mentions."""
+    and `runs`, those that it mentions. `since` and `until` bound the times of its rows but those of time 0, which is
+    none: then `earliest` is 0, else it says no more."""
 
     table: str
     runs: pa.Table
@@ -51,6 +52,7 @@ class PreparedHashed:
     rows: RowsWithAttributes
     since: int
     until: int
+    earliest: int
     is_placed_by_arrival: bool
     repeated: int
 
@@ -61,11 +63,11 @@ class PreparedHashed:
 
     @property
     def stored_hashes(self) -> str:
-        """The statement that finds those of `incoming` that are stored, between two times."""
+        """The statement that finds those of `incoming` that are stored, between two times or at a third."""
         key, time = _KEYS[self.table]
         return (
             f"SELECT {key} AS hash FROM {self.table} "  # noqa: S608 our own names
-            f"WHERE {time} BETWEEN ? AND ? AND {key} IN (SELECT hash FROM incoming)"
+            f"WHERE ({time} BETWEEN ? AND ? OR {time} = ?) AND {key} IN (SELECT hash FROM incoming)"
         )
 
 
@@ -75,14 +77,16 @@ def prepare_hashed(batch: HashedBatch) -> PreparedHashed:
     _, first = np.unique(batch.rows[key].to_numpy(), return_index=True)
     rows = with_attributes(batch.rows.drop_columns(_OF_THE_RUN), batch.attributes)
     times = batch.rows[time].to_numpy()
+    told = times[times != 0]
     return PreparedHashed(
         table=batch.table,
         runs=mentioned_runs(batch.rows),
         resources=with_attributes(batch.resources.table, batch.resources.attributes),
         scopes=with_attributes(batch.scopes.table, batch.scopes.attributes),
         rows=rows if len(first) == len(times) else rows.take(np.sort(first)),
-        since=int(times.min()),
+        since=int(told.min(initial=times.max())),
         until=int(times.max()),
+        earliest=int(times.min()),
         is_placed_by_arrival=bool(batch.rows["is_placed_by_arrival"].to_numpy().any()),
         repeated=len(times) - len(first),
     )

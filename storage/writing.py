@@ -95,11 +95,12 @@ class Writer:
         return store(batch, known_runs)
 
     def _store_hashed(self, batch: PreparedHashed, known_runs: list[_KnownRun]) -> WriteOutcome:
-        bounds = [batch.since, batch.until]
+        bounds = [batch.since, batch.until, batch.earliest]
         if batch.is_placed_by_arrival:  # and may have arrived before at another time of its run
             bounds = [
                 min([batch.since, *(run.started_at for run in known_runs)]),
                 max([batch.until, *(run.last_started_at for run in known_runs)]),
+                batch.earliest,
             ]
         hashes = batch.hashes
         stored = self._execute(batch.stored_hashes, bounds, incoming=hashes).fetchnumpy()["hash"]

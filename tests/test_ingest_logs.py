@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -41,7 +42,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_s
 from prometheus_client import CollectorRegistry
 from sqlalchemy import RowMapping, select
 
-from clew.collector.intake import Intake, Malformed
+from clew.collector.intake import Busy, Intake, Malformed
 from clew.collector.log_records import read_log_requests
 from clew.collector.projection import read_requests
 from clew.collector.signals import LOGS
@@ -534,3 +535,45 @@ def test_logs_of_a_run_by_pages(server: Any) -> None:
     assert event["log_count"] == 11
     assert [log["log_index"] for log in event["logs"]] == [log["log_index"] for log in whole]
     assert "clew_log_records_total" in httpx.get(f"{server.http_url}/metrics").text
+
+
+class Gate:
+    """A store that takes log records only once a test opens it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.open = threading.Event()
+
+    def write_spans(self, batch: Any) -> WriteOutcome:
+        return self._store.write_spans(batch)
+
+    def write_hashed(self, batch: Any) -> WriteOutcome:
+        assert self.open.wait(TIMEOUT_S)
+        return self._store.write_hashed(batch)
+
+
+def test_a_flood_of_records_leaves_room_for_spans(store: Store) -> None:
+    """A signal's full queue refuses that signal, at once and with a time to come again, and no other."""
+    gate = Gate(store)
+    intake = Intake(gate, queue_bytes_max=1)
+    try:
+        taken = intake.accept(request(record("a")), LOGS)
+        with pytest.raises(Busy) as refusal:
+            intake.accept(request(record("b")), LOGS)
+        assert refusal.value.retry_after_s
+        assert intake.accept(spans()).result(TIMEOUT_S).error_message == ""
+        gate.open.set()
+        assert taken.result(TIMEOUT_S).error_message == ""
+    finally:
+        gate.open.set()
+        intake.close()
+    assert [row["content"] for row in stored(store)] == ["a"]
+
+
+def test_a_record_without_time_does_not_widen_the_search(store: Store) -> None:
+    """Records of no run that tell no time are found again among others that do."""
+    untold, told = record("untold", run=None, at=0), record("told", run=None, at=10**18)
+    assert read_log_requests([request(untold, told)]).batch.since == 10**18
+    send(store, request(untold, told))
+    assert send(store, request(untold, told)).repeated == 2
+    assert send(store, request(untold)).repeated == 1
