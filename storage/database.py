@@ -24,6 +24,7 @@ from .recounting import recount, widen
 from .references import check_references, settle_ids, table_of
 from .schema import Base, ExecutionEvent, Resource, Scope, WorkflowRun, origin
 
+# The one asked for last stands last.
 _engines: dict[Path, Engine] = {}
 _turn = threading.Lock()
 
@@ -47,22 +48,26 @@ def init_database(url: str | None = None) -> Engine:
     """
     path = _path(url)
     with _turn:
-        if path not in _engines:
-            _engines[path] = _opened(path)
-        return _engines[path]
+        engine = _engines.pop(path, None) or _opened(path)
+        _engines[path] = engine
+    return engine
 
 
 def get_db_session(url: str | None = None) -> DatabaseSession:
-    """A session on that database, opened as by `init_database`. Close it, or use it in a `with`."""
-    return DatabaseSession(init_database(url))
+    """A session on the database at `url`, opened as by `init_database`; without it, on the one that `init_database`
+    was asked for last, if any. Close it, or use it in a `with`."""
+    with _turn:
+        latest = next(reversed(_engines.values()), None)
+    return DatabaseSession(latest if url is None and latest is not None else init_database(url))
 
 
 def close_database(url: str | None = None) -> None:
-    """Closes the file, so that a server can have it. Does nothing where it is not open."""
+    """Closes the file, so that a server can have it; without `url`, every one that is open."""
     with _turn:
-        engine = _engines.pop(_path(url), None)
-    if engine is not None:
-        engine.dispose()
+        for path in list(_engines) if url is None else [_path(url)]:
+            engine = _engines.pop(path, None)
+            if engine is not None:
+                engine.dispose()
 
 
 def _path(url: str | None) -> Path:

@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import httpx
 import pytest
@@ -300,7 +301,7 @@ def test_the_events_of_a_run_are_found_by_its_bounds(
 
 
 def test_a_run_by_hand_reads_like_a_recorded_one(
-    database: str, start_server: Callable[..., object], db_session: DatabaseSession
+    database: str, start_server: Callable[..., Any], db_session: DatabaseSession
 ) -> None:
     """Written through repositories, read through the HTTP API: tree, statistics, events and their data agree."""
     run = WorkflowRepository(db_session, MINE).create_run(started_at=NOON, name="by hand")
@@ -350,3 +351,17 @@ def test_a_run_by_hand_is_sent_on_as_otlp(database: str, db_session: DatabaseSes
     assert attributes["clew.event.type"].string_value == "file_gen"
     assert attributes["clew.event.order"].int_value == 7
     assert (span.status.code, span.status.message) == (2, "full")
+
+
+def test_a_run_without_events_is_shown(
+    database: str, start_server: Callable[..., Any], db_session: DatabaseSession
+) -> None:
+    """A run that was only planned so far is listed, and its tree is empty."""
+    run_id = WorkflowRepository(db_session, MINE).create_run(status="planning").id
+    db_session.close()
+    close_database(database)
+    api = f"{start_server('--db', database).http_url}/api/runs"
+    [run] = httpx.get(api).raise_for_status().json()["runs"]
+    assert (run["id"], run["status"], run["event_count"], run["duration_ns"]) == (run_id, "planning", 0, 0)
+    assert httpx.get(f"{api}/{run_id}/tree").raise_for_status().json()["events"] == []
+    assert httpx.get(f"{api}/{run_id}/statistics").raise_for_status().json()["total_events"] == 0

@@ -21,6 +21,7 @@ from clew.storage import (
     SelfDependency,
     Session,
     SessionRepository,
+    Store,
     Task,
     UnknownReference,
     WorkflowRepository,
@@ -71,6 +72,17 @@ def test_a_database_is_opened_once_in_a_process(database: str) -> None:
         assert session.get_bind() is engine
     close_database(database)
     assert init_database(database) is not engine
+
+
+def test_a_session_is_on_the_database_asked_for_last(tmp_path: Path) -> None:
+    """`get_db_session()` after `init_database(url)` means that one."""
+    first, second = (str(tmp_path / name) for name in ("first.duckdb", "second.duckdb"))
+    for url in (first, second, first):
+        engine = init_database(url)
+        with get_db_session() as session:
+            assert session.get_bind() is engine
+    close_database()
+    Store.open(second).close()
 
 
 def test_the_database_is_the_one_that_the_environment_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
