@@ -21,6 +21,8 @@ from .reading import Reading
 from .signals import SIGNALS, TRACES, Signal
 
 WORTH_SENDING_BYTES = 64 << 10
+# A group of one signal is read within this; a worker that is longer at another's holds nobody up.
+TURN_S_MAX = 0.5
 
 
 class UnreadableGroup(Exception):
@@ -28,7 +30,8 @@ class UnreadableGroup(Exception):
 
 
 class Reader:
-    """Owns the worker process, which ends with this one. Threads take turns with what is worth sending."""
+    """Owns the worker process, which ends with this one. Threads take turns; a turn that is long in coming is not
+    waited for."""
 
     def __init__(self) -> None:
         self._process, self._line = _started()
@@ -36,13 +39,14 @@ class Reader:
 
     def read(self, requests: list[bytes], signal: Signal = TRACES) -> Reading:
         """See `Signal.read`. Raises UnreadableGroup."""
-        if sum(map(len, requests)) < WORTH_SENDING_BYTES:
+        if sum(map(len, requests)) < WORTH_SENDING_BYTES or not self._turn.acquire(timeout=TURN_S_MAX):
             return signal.read(requests)
         try:
-            with self._turn:
-                answer = self._asked((signal.name, requests))
+            answer = self._asked((signal.name, requests))
         except (EOFError, OSError):
             return signal.read(requests)
+        finally:
+            self._turn.release()
         if isinstance(answer, UnreadableGroup):
             raise answer
         return answer

@@ -89,10 +89,9 @@ class Writer:
         for table, origins in (("resources", batch.resources), ("scopes", batch.scopes)):
             self._insert_origins(table, origins)
         known_runs = self._write_runs(batch.runs, write_runs) if batch.runs.num_rows else []
-        store: Callable[..., WriteOutcome] = (
-            self._store_hashed if isinstance(batch, PreparedHashed) else self._store_events
-        )
-        return store(batch, known_runs)
+        if isinstance(batch, PreparedHashed):
+            return self._store_hashed(batch, known_runs)
+        return self._store_events(batch, known_runs)
 
     def _store_hashed(self, batch: PreparedHashed, known_runs: list[_KnownRun]) -> WriteOutcome:
         bounds = [batch.since, batch.until, batch.earliest]
