@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,30 @@ def test_the_first_example_runs_as_it_stands(server: Any, environment: dict[str,
         (0, "invoke_agent scout", "agent_call", "scout"),
         (1, "execute_tool search", "tool_call", None),
     ]
+
+
+def test_the_example_in_clews_words_runs_as_it_stands(server: Any, environment: dict[str, str], tmp_path: Path) -> None:
+    """And leaves a run with its agents, tool, file and approval."""
+    (tmp_path / "notes.md").write_text("found")
+    (tmp_path / "example.py").write_text(_blocks("python")[1])
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": server.http_url, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+    subprocess.run([sys.executable, "example.py"], cwd=tmp_path, env={**environment, **variables}, check=True)
+    [run] = httpx.get(f"{server.http_url}/api/runs").json()["runs"]
+    assert (run["session_id"], run["mode"], run["status"]) == ("anna", "one_shot", "completed")
+    tree = httpx.get(f"{server.http_url}/api/runs/{run['id']}/tree").json()
+    types = Counter(event["event_type"] for event in tree["events"])
+    assert types == {"agent_call": 3, "tool_call": 1, "handoff": 1, "approval_requested": 1}
+    [file] = httpx.get(f"{server.http_url}/api/runs/{run['id']}/files").json()["files"]
+    assert (file["file_path"], file["size_bytes"]) == ("notes.md", 5)
+
+
+def test_the_example_by_hand_runs_as_it_stands(start_server: Any, environment: dict[str, str], tmp_path: Path) -> None:
+    """And a server started afterwards shows what it wrote."""
+    (tmp_path / "example.py").write_text(_blocks("python")[2])
+    subprocess.run([sys.executable, "example.py"], cwd=tmp_path, env=environment, check=True)
+    server = start_server("--db", str(tmp_path / "by-hand.duckdb"))
+    [run] = httpx.get(f"{server.http_url}/api/runs").json()["runs"]
+    assert (run["session_id"], run["event_count"]) == ("my-session", 1)
 
 
 def test_the_checks_run_the_readmes_test_line() -> None:
