@@ -287,8 +287,8 @@ def _show_demo(addresses: "Addresses") -> None:
     terminal.draw_tree(terminal.console(), json.loads(answer), depth_max=TREE_DEPTH, lines_max=TREE_LINES)
     asked = run_id[: terminal.SHORT_ID_DIGITS] + ("" if addresses.http == LOCAL_URL else f" --url {addresses.http}")
     _say("\nlook at it from another terminal")
-    _say(f"  {_own_name()} tree {asked}")
-    _say(f"  {_own_name()} stats {asked}")
+    for command in ("tree", "stats", "files", "messages", "graph"):
+        _say(f"  {_own_name()} {command} {asked}")
     _say(f"  {addresses.http}/api/runs/{run_id}/tree\n")
 
 
