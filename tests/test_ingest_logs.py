@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import gzip
 import json
-import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from itertools import count
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,10 +14,7 @@ from uuid import UUID
 import grpc
 import httpx
 import pytest
-from google.protobuf import text_format
-from google.protobuf.message import Message
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import settings
 from opentelemetry._logs import LogRecord as SdkLogRecord
 from opentelemetry._logs import SeverityNumber
 from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as GrpcLogExporter
@@ -28,13 +23,10 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import (
     AnyValue,
-    ArrayValue,
-    InstrumentationScope,
     KeyValue,
     KeyValueList,
 )
-from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData
-from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
@@ -47,7 +39,7 @@ from clew.collector.log_records import read_log_requests
 from clew.collector.projection import read_requests
 from clew.collector.signals import LOGS
 from clew.collector.worker import WORTH_SENDING_BYTES
-from clew.exporter.otlp import logs_as_otlp, run_as_otlp
+from clew.exporter.otlp import run_as_otlp
 from clew.storage import EventLog, Store, WorkflowRun, WriteOutcome
 
 EXPORT = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
@@ -304,141 +296,6 @@ def test_the_intake_takes_records_beside_spans(store: Store) -> None:
     assert counted == {"stored": 2400, "repeated": 800, "rejected": 1}
     assert registry.get_sample_value("clew_spans_total", {"outcome": "stored"}) == 1
     assert len(stored(store)) == 2400
-
-
-# --- lossless ---------------------------------------------------------------------------------------------------------
-
-texts = st.text(max_size=12) | st.sampled_from(["", "\0", "a\0b", "𝔘𓀀", "null", "{}"])
-keys = (
-    st.sampled_from(["", "a", "a\0", "a\0b", "event.name", "exception.type", "session.id", "clew.agent.role"]) | texts
-)
-uint32s = st.sampled_from([0, 1, 2**32 - 1]) | st.integers(0, 2**32 - 1)
-times = st.sampled_from([0, 1, 1_700_000_000_123_456_789, 2**63, 2**64 - 1]) | st.integers(0, 2**64 - 1)
-span_ids = st.sampled_from([b"", bytes(8), b"\x80" + bytes(7)]) | st.binary(min_size=8, max_size=8)
-scalars = st.one_of(
-    st.just(AnyValue()),
-    st.builds(AnyValue, string_value=texts),
-    st.builds(AnyValue, bool_value=st.booleans()),
-    st.builds(AnyValue, int_value=st.integers(-(2**63), 2**63 - 1)),
-    st.builds(AnyValue, double_value=st.sampled_from([math.nan, -math.inf, -0.0]) | st.floats()),
-    st.builds(AnyValue, bytes_value=st.binary(max_size=8)),
-)
-
-
-def pairs_of(inner: st.SearchStrategy[AnyValue]) -> st.SearchStrategy[KeyValue]:
-    return st.builds(KeyValue, key=keys, value=st.none() | inner)
-
-
-def nested(inner: st.SearchStrategy[AnyValue]) -> st.SearchStrategy[AnyValue]:
-    arrays = st.builds(ArrayValue, values=st.lists(inner, max_size=3))
-    maps = st.builds(KeyValueList, values=st.lists(pairs_of(inner), max_size=3))
-    return st.builds(AnyValue, array_value=arrays) | st.builds(AnyValue, kvlist_value=maps)
-
-
-values = st.recursive(scalars, nested, max_leaves=5)
-attributes = st.lists(pairs_of(values), max_size=3)
-records = st.builds(
-    LogRecord,
-    time_unix_nano=times,
-    observed_time_unix_nano=times,
-    severity_number=st.integers(-1, 30),
-    severity_text=texts,
-    body=st.none() | values,
-    attributes=attributes,
-    dropped_attributes_count=uint32s,
-    flags=uint32s,
-    trace_id=st.sampled_from([b"\x01" + bytes(15), b"\xff" + bytes(15), b"", bytes(16)]),
-    span_id=span_ids,
-    event_name=texts,
-)
-resources = st.none() | st.builds(Resource, attributes=attributes, dropped_attributes_count=uint32s)
-scopes = st.none() | st.builds(InstrumentationScope, name=texts, version=texts, attributes=attributes)
-example_numbers = count(1)
-
-
-@st.composite
-def log_requests(draw: st.DrawFn) -> list[ExportLogsServiceRequest]:
-    """Up to two requests; every record is of an example of its own, so that none repeats another's."""
-    sent = [ExportLogsServiceRequest() for _ in range(draw(st.integers(1, 2)))]
-    for built in sent:
-        block = built.resource_logs.add(resource=draw(resources), schema_url=draw(texts))
-        for _ in range(draw(st.integers(1, 2))):
-            drawn = draw(st.lists(records, max_size=3, unique_by=lambda r: r.SerializeToString(deterministic=True)))
-            block.scope_logs.add(scope=draw(scopes), schema_url=draw(texts), log_records=drawn)
-    return sent
-
-
-def of_their_own(sent: list[ExportLogsServiceRequest], number: int) -> set[bytes]:
-    """Gives the records runs that no other example has, and returns these; what has no run gets a name of its own."""
-    runs = set()
-    place = 0
-    for built in sent:
-        for block in built.resource_logs:
-            for scope_block in block.scope_logs:
-                for log_record in scope_block.log_records:
-                    place += 1
-                    log_record.severity_text += f" {number} {place}"
-                    if any(log_record.trace_id):
-                        log_record.trace_id = log_record.trace_id[:8] + number.to_bytes(8, "big")
-                        runs.add(log_record.trace_id)
-    return runs
-
-
-Said = list[tuple[str, ...]]
-
-
-def said_by(logs: ExportLogsServiceRequest | LogsData, number: int) -> Said:
-    """Every record of the example with its resource and its scope, as text that is equal where they are."""
-    return sorted(
-        (text_of(log_record), *presence(block, "resource"), *presence(scope_block, "scope"))
-        for block in logs.resource_logs
-        for scope_block in block.scope_logs
-        for log_record in scope_block.log_records
-        if f" {number} " in log_record.severity_text
-    )
-
-
-def presence(block: Any, name: str) -> tuple[str, str]:
-    return (text_of(getattr(block, name)) if block.HasField(name) else "absent"), block.schema_url
-
-
-def text_of(message: Message) -> str:
-    copy = type(message)()
-    copy.CopyFrom(message)
-    sort_attributes(copy)
-    return text_format.MessageToString(copy)
-
-
-def sort_attributes(message: Message) -> None:
-    for field, value in message.ListFields():
-        if field.message_type:
-            for inner in value if field.is_repeated else [value]:
-                sort_attributes(inner)
-        if field.message_type is KeyValue.DESCRIPTOR:
-            value.sort(key=lambda pair: pair.SerializeToString(deterministic=True))
-
-
-@pytest.fixture(scope="module")
-def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    opened = Store.open(str(tmp_path_factory.mktemp("logs") / "clew.duckdb"))
-    yield opened
-    opened.close()
-
-
-@given(sent=log_requests())
-@DETERMINISTIC
-def test_every_record_comes_back_as_it_was_sent(shared_store: Store, sent: list[ExportLogsServiceRequest]) -> None:
-    """Arbitrary records, with and without runs, are read back equal, with what sent them."""
-    number = next(example_numbers)
-    runs = of_their_own(sent, number)
-    reading = read_log_requests([built.SerializeToString() for built in sent])
-    assert not any(fate.rejections or fate.malformed or fate.warning for fate in reading.fates)
-    if reading.batch is not None:
-        shared_store.write_hashed(reading.batch)
-    given_back: Said = []
-    for run in (None, *(UUID(bytes=run) for run in runs)):
-        given_back += said_by(LogsData.FromString(logs_as_otlp(shared_store, run) or b""), number)
-    assert sorted(given_back) == sorted(said for built in sent for said in said_by(built, number))
 
 
 # --- on the wire ------------------------------------------------------------------------------------------------------

@@ -14,103 +14,46 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from google.protobuf import text_format
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import (
     AnyValue,
     ArrayValue,
-    EntityRef,
-    InstrumentationScope,
     KeyValue,
     KeyValueList,
 )
-from opentelemetry.proto.resource.v1.resource_pb2 import Resource
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status, TracesData
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status, TracesData
 
 from clew.collector.intake import Intake
 from clew.collector.projection import Reading, read_requests
 from clew.collector.worker import WORTH_SENDING_BYTES, Reader
 from clew.exporter.otlp import run_as_otlp
 from clew.storage import Store
-from clew.storage.conventions import DOUBLES, GUARDS, INTEGERS, MEMBERS, SUMS, TEXTS
-from clew.storage.event_rules import EVENT_SUBTYPE_RULES, EVENT_TYPE_RULES
+
+from .any_otlp import (
+    DETERMINISTIC,
+    attributes,
+    enums,
+    parent_ids,
+    plain_attributes,
+    presence,
+    resources,
+    scopes,
+    span_ids,
+    text_of,
+    texts,
+    times,
+    uint32s,
+)
 
 TIMEOUT_S = 60
 FREQUENT_OWNERS = 40
-DETERMINISTIC = settings(derandomize=True, database=None, deadline=None, max_examples=60)
 
 # --- arbitrary OTLP ---------------------------------------------------------------------------------------------------
 
-texts = st.text(max_size=12) | st.sampled_from(["", "\0", "a\0b", "𝔘𓀀", "é", "\ufeff", "null", "{}"])
-known_keys = sorted(
-    {key for table in (TEXTS, INTEGERS, DOUBLES) for keys in table.values() for key in keys}
-    | {key for sums in SUMS.values() for keys in sums for key in keys}
-    | {member.key for members in MEMBERS.values() for member in members}
-    | {guard.key for guard in GUARDS.values()}
-    | {key for key, _ in (*EVENT_TYPE_RULES, *EVENT_SUBTYPE_RULES)}
-    | {"service.name"}
-)
-odd_keys = ["", "a", "A", "a\0", "a\0b", "\0", "é", "É", "a.b", '"', "'"]
-keys = st.sampled_from(odd_keys) | texts | st.sampled_from(known_keys)
-int64s = st.sampled_from([0, -(2**63), 2**63 - 1, 2**53 + 1]) | st.integers(-(2**63), 2**63 - 1)
-uint32s = st.sampled_from([0, 1, 0x301, 2**31, 2**32 - 1]) | st.integers(0, 2**32 - 1)
-times = st.sampled_from([0, 1, 1_700_000_000_123_456_789, 2**63 - 1, 2**63, 2**64 - 1]) | st.integers(0, 2**64 - 1)
-enums = st.integers(0, 6) | st.sampled_from([-1, 99, 2**31 - 1, -(2**31)])
 some_ids = st.binary(max_size=20) | st.sampled_from([bytes(8), bytes(16), b"\x80" + bytes(7), b"\xff" * 16])
-span_ids = st.binary(min_size=8, max_size=8).filter(any)
-parent_ids = st.sampled_from([b"", bytes(8), b"\x80" + bytes(7), b"\xff" * 8]) | span_ids
-
-
-def pairs_of(inner: st.SearchStrategy[AnyValue]) -> st.SearchStrategy[KeyValue]:
-    return st.builds(KeyValue, key=keys, value=st.none() | inner, key_strindex=st.just(0) | st.sampled_from([0, 7]))
-
-
-scalars = st.one_of(
-    st.just(AnyValue()),
-    st.builds(AnyValue, string_value=texts),
-    st.builds(AnyValue, bool_value=st.booleans()),
-    st.builds(
-        AnyValue, int_value=st.sampled_from([0, -(2**63), 2**63 - 1, 2**53 + 1]) | st.integers(-(2**63), 2**63 - 1)
-    ),
-    st.builds(AnyValue, double_value=st.sampled_from([math.nan, math.inf, -math.inf, -0.0, 5e-324]) | st.floats()),
-    st.builds(AnyValue, bytes_value=st.binary(max_size=8)),
-    st.builds(AnyValue, string_value_strindex=st.sampled_from([0, 1, -1])),
-)
-
-
-def nested(inner: st.SearchStrategy[AnyValue]) -> st.SearchStrategy[AnyValue]:
-    arrays = st.builds(ArrayValue, values=st.lists(inner, max_size=3))
-    maps = st.builds(KeyValueList, values=st.lists(pairs_of(inner), max_size=3))
-    return st.builds(AnyValue, array_value=arrays) | st.builds(AnyValue, kvlist_value=maps)
-
-
-values = st.recursive(scalars, nested, max_leaves=6)
-attributes = st.lists(pairs_of(values), max_size=4)
-plain_attributes = st.lists(
-    st.builds(KeyValue, key=st.sampled_from(odd_keys[1:] + known_keys), value=scalars),
-    min_size=1,
-    max_size=4,
-    unique_by=lambda pair: pair.key,
-)
-entity_refs = st.builds(
-    EntityRef,
-    schema_url=texts,
-    type=texts,
-    id_keys=st.lists(texts, max_size=2),
-    description_keys=st.lists(texts, max_size=2),
-)
-resources = st.builds(
-    Resource,
-    attributes=attributes,
-    dropped_attributes_count=uint32s,
-    entity_refs=st.lists(entity_refs, max_size=2),
-)
-scopes = st.builds(
-    InstrumentationScope, name=texts, version=texts, attributes=attributes, dropped_attributes_count=uint32s
-)
 span_events = st.builds(
     Span.Event, time_unix_nano=times, name=texts, attributes=attributes, dropped_attributes_count=uint32s
 )
@@ -193,31 +136,11 @@ Said = list[tuple[str, str, str, str, str]]
 def said_by(traces: ExportTraceServiceRequest | TracesData) -> Said:
     """Every span with its resource, its scope and their schema URLs, as text that is equal where they are."""
     return sorted(
-        (_text(span), *_presence(of_resource, "resource"), *_presence(of_scope, "scope"))
+        (text_of(span), *presence(of_resource, "resource"), *presence(of_scope, "scope"))
         for of_resource in traces.resource_spans
         for of_scope in of_resource.scope_spans
         for span in of_scope.spans
     )
-
-
-def _presence(block: ResourceSpans | ScopeSpans, name: str) -> tuple[str, str]:
-    return (_text(getattr(block, name)) if block.HasField(name) else "absent"), block.schema_url
-
-
-def _text(message: Message) -> str:
-    copy = type(message)()
-    copy.CopyFrom(message)
-    _sort_attributes(copy)
-    return text_format.MessageToString(copy)
-
-
-def _sort_attributes(message: Message) -> None:
-    for field, value in message.ListFields():
-        if field.message_type:
-            for inner in value if field.is_repeated else [value]:
-                _sort_attributes(inner)
-        if field.message_type is KeyValue.DESCRIPTOR:
-            value.sort(key=lambda pair: pair.SerializeToString(deterministic=True))
 
 
 def stored(store: Store, sent: list[ExportTraceServiceRequest]) -> Said:
