@@ -1,4 +1,4 @@
-"""Arbitrary OTLP: strategies for what all signals are made of, and how what comes back is compared with what went in."""
+"""Arbitrary OTLP: strategies for what all signals are made of, and how what comes back is compared."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ known_keys = sorted(
     | {member.key for members in MEMBERS.values() for member in members}
     | {guard.key for guard in GUARDS.values()}
     | {key for key, _ in (*EVENT_TYPE_RULES, *EVENT_SUBTYPE_RULES)}
-    | {"service.name"}
+    | {"service.name", "event.name", "exception.type"}
 )
 odd_keys = ["", "a", "A", "a\0", "a\0b", "\0", "é", "É", "a.b", '"', "'"]
 keys = st.sampled_from(odd_keys) | texts | st.sampled_from(known_keys)
