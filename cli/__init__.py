@@ -1,0 +1,47 @@
+"""The commands. Each imports what it needs when it runs, so that `clew --help` is there at once.
+
+A user's mistake ends in one line on stderr and exit code 1, never in a traceback.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from .migrating import migrate
+from .reading import files, graph, messages, runs, stats, tree
+from .serving import serve
+
+app = typer.Typer(
+    name="clew",
+    help="A tracing backend for workflows of agents, over OpenTelemetry.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (serve, runs, tree, stats, files, messages, graph):
+    app.command()(command)
+app.add_typer(migrate, name="migrate")
+
+
+def main() -> None:
+    """The command `clew`."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without some sign shows "?" instead of failing
+    app(prog_name="clew")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"clew {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None: ...

@@ -1,0 +1,45 @@
+"""What commands share: how they ask a server, and how they tell what they found or why they did not."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ..client import Client
+
+LOCAL_URL = "http://127.0.0.1:4318"
+
+RunId = Annotated[str | None, typer.Argument(metavar="RUN", help="A run's id or the start of it; else the latest run.")]
+Url = Annotated[str, typer.Option(envvar="CLEW_URL", help="The server to ask.")]
+Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the API's answer as it came.")]
+
+
+@contextmanager
+def asking(url: str) -> "Iterator[Client]":
+    """A client of the server at `url`; what it cannot answer ends the command."""
+    from ..client import Client, ClientError
+
+    with mistakes_told(ClientError):
+        yield Client(url)
+
+
+@contextmanager
+def mistakes_told(*mistakes: type[Exception]) -> Iterator[None]:
+    """Ends the command with one line on stderr and exit code 1 where one of these is raised."""
+    try:
+        yield
+    except mistakes as mistake:
+        print(f"clew: {mistake}", file=sys.stderr)
+        raise typer.Exit(1) from mistake
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def warn(text: str) -> None:
+    print(f"clew: warning: {text}", file=sys.stderr, flush=True)

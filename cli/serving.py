@@ -1,0 +1,90 @@
+"""`clew serve`."""
+
+import inspect
+import json
+import shutil
+import signal
+import sys
+import threading
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from .. import terminal
+from ..settings import Settings
+from .asking import LOCAL_URL, asking, mistakes_told, say, warn
+from .reading import TREE_DEPTH, TREE_LINES
+
+if TYPE_CHECKING:
+    from ..server import Addresses
+
+
+def serve(**options: Any) -> None:
+    """Take spans in over OTLP and answer questions about them, until Ctrl-C."""
+    settings = Settings(**options)
+    stop = _stop_on_signals()
+    if not _is_loopback(settings.host):
+        warn(f"{settings.host} is open to other machines, and clew has no authentication yet")
+
+    from ..server import CannotServe, serving
+    from ..storage import StorageError
+
+    with mistakes_told(CannotServe, StorageError), serving(settings, on_end=stop.set) as addresses:
+        _announce(addresses)
+        if settings.demo and not stop.is_set():
+            _show_demo(addresses)
+        if sys.stdin.isatty():
+            say("press Ctrl-C to stop")
+        stop.wait()
+
+
+# Typer reads a command's options from its signature: the fields of the settings are the options.
+vars(serve)["__signature__"] = inspect.signature(Settings)
+
+
+def _stop_on_signals() -> threading.Event:
+    """An event that SIGTERM and Ctrl-C set. A second Ctrl-C ends the process at once: what is committed is safe."""
+    stop = threading.Event()
+
+    def on_signal(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    return stop
+
+
+def _announce(addresses: "Addresses") -> None:
+    say(f"OTLP/gRPC  {addresses.otlp_grpc}")
+    say(f"OTLP/HTTP  {addresses.http}/v1/traces")
+    say(f"API        {addresses.http}/api/runs")
+    say(f"data       {addresses.data}")
+
+
+def _show_demo(addresses: "Addresses") -> None:
+    from ..exporter.demo import NotRecorded, record
+
+    with mistakes_told(NotRecorded), asking(addresses.http) as client:
+        run_id = record(addresses.otlp_grpc)
+        answer = client.get(f"/api/runs/{run_id}/tree")
+    say("")
+    terminal.draw_tree(terminal.console(), json.loads(answer), depth_max=TREE_DEPTH, lines_max=TREE_LINES)
+    asked = run_id[: terminal.SHORT_ID_DIGITS] + ("" if addresses.http == LOCAL_URL else f" --url {addresses.http}")
+    say("\nlook at it from another terminal")
+    for command in ("tree", "stats", "files", "messages", "graph"):
+        say(f"  {_own_name()} {command} {asked}")
+    say(f"  {addresses.http}/api/runs/{run_id}/tree\n")
+
+
+def _own_name() -> str:
+    """What this command is called by in the shell it was started from, which may not have its folder on PATH."""
+    if shutil.which("clew"):
+        return "clew"
+    return "python -m clew" if sys.argv[0].endswith("__main__.py") else sys.argv[0]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,25 @@
+"""What the commands draw. Takes the API's JSON, knows nothing of where it comes from. Each module draws what it is
+named after; `cells.py` is what they draw with."""
+
+from __future__ import annotations
+
+from .artifacts import draw_files, draw_messages
+from .cells import ICONS, console, cost_text, duration_text
+from .graph import draw_graph
+from .runs import SHORT_ID_DIGITS, draw_runs
+from .statistics import draw_statistics
+from .tree import draw_tree
+
+__all__ = [
+    "ICONS",
+    "SHORT_ID_DIGITS",
+    "console",
+    "cost_text",
+    "draw_files",
+    "draw_graph",
+    "draw_messages",
+    "draw_runs",
+    "draw_statistics",
+    "draw_tree",
+    "duration_text",
+]
