@@ -27,12 +27,14 @@ def test_it_shows_the_tree(demo_server: Any, clew: Clew) -> None:
 
 
 def test_the_commands_it_names_work(demo_server: Any, clew: Clew) -> None:
-    """Each line under "look at it" can be pasted: two commands and an address."""
-    tree, stats, address = [line.split() for line in demo_server.rest.rstrip().splitlines()[-3:]]
-    assert [tree[-4], stats[-4]] == ["tree", "stats"]
-    assert clew(*tree[-4:]).stdout.startswith("run ")
-    assert clew(*stats[-4:]).stdout.startswith("run ")
-    assert httpx.get(address[0]).json() == _tree(demo_server)
+    """Each line under "look at it" can be pasted: commands, and an address."""
+    *commands, address = demo_server.rest.rstrip().split("look at it from another terminal\n")[1].splitlines()
+    pasted = [line.split()[-4:] for line in commands]
+    assert [words[0] for words in pasted] == ["tree", "stats", "files", "messages", "graph"]
+    for words in pasted:
+        shown = clew(*words)
+        assert (shown.returncode, bool(shown.stdout)) == (0, True)
+    assert httpx.get(address.strip()).json() == _tree(demo_server)
 
 
 def test_the_run_is_whole(demo_server: Any) -> None:
