@@ -1,12 +1,12 @@
-"""Files, messages, checkpoints and approvals: what span events and a few attributes say about them.
+"""Files, messages, checkpoints and approvals: what span events, log records and a few attributes say about them.
 
-Names: `clew.file`, `clew.message`, `clew.checkpoint`, `clew.approval`, and OTel's `file.*` registry. What is
-told wrongly is kept as the log that it came as, and makes no row.
+Names: `clew.file`, `clew.message`, `clew.checkpoint`, `clew.approval`, OTel's `file.*` registry and its GenAI events.
+What is told wrongly is kept as the log that it came as, and makes no row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -16,7 +16,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..storage.batch import AttributeColumns, EventParts
-from ..storage.conversation import CONVERSATION_CONTEXT_KEYS, CONVERSATION_KEYS, CONVERSATION_PREFIXES, messages_of
+from ..storage.conversation import (
+    CONVERSATION_CONTEXT_KEYS,
+    CONVERSATION_KEYS,
+    CONVERSATION_PREFIXES,
+    MESSAGE_EVENTS,
+    SaidMessage,
+    messages_of,
+    messages_of_event,
+)
 from .classification import Lookup
 
 Row = dict[str, Any]
@@ -32,29 +40,44 @@ _FILE_TYPE_OF_EXTENSION = {
 
 
 class Said(NamedTuple):
-    """One span event, or a span's own attributes: where it belongs, when, and what it says."""
+    """One span event or log record, or a span's own attributes: where it belongs, when, and what it says. A log record
+    has a body, and its `place` is its `log_index`."""
 
     event_row: int
     place: int
     time_unix_nano: int
     attributes: Mapping[str, Any]
+    body: str | None = None
+    log_index: int | None = None
 
 
 def artifacts_of(
     columns: Columns, attributes: AttributeColumns, lookup: Lookup, logs: EventParts | None
 ) -> dict[str, pa.Table | None]:
     """Rows of files, messages, checkpoints and approval_requests, with `event_row`."""
-    rows: dict[str, list[Row]] = {table: [] for table in _SCHEMAS}
-    for name, said in _span_events(logs):
-        table, read = _READERS[name]
-        row = read(name, said, columns)
-        if row is not None:
-            rows[table].append(_common(said, columns) | row)
+    rows = _told(_span_events(logs), columns)
     told = {(row["event_row"], row["file_path"]) for row in rows["files"]}
     written = _written_files(columns, attributes, lookup)
     rows["files"] += [row for row in written if (row["event_row"], row["file_path"]) not in told]
     rows["messages"] = _each_once(rows["messages"] + _conversations(columns, attributes))
     return {table: _table(found, _SCHEMAS[table]) for table, found in rows.items()}
+
+
+def artifacts_of_records(columns: Columns, attributes: AttributeColumns, names: pa.Array) -> dict[str, pa.Table]:
+    """As `artifacts_of`, for log records of these names, `event_row` being the record's; without tables that get none.
+    Records of no run bring nothing along."""
+    rows = _told(_log_records(columns, attributes, names), columns)
+    rows["messages"] = _each_once(rows["messages"])
+    tables = {table: _table(found, _SCHEMAS[table]) for table, found in rows.items()}
+    return {table: rows for table, rows in tables.items() if rows is not None}
+
+
+def _told(moments: Iterable[tuple[str, Said]], columns: Columns) -> dict[str, list[Row]]:
+    rows: dict[str, list[Row]] = {table: [] for table in _SCHEMAS}
+    for name, said in moments:
+        table, read = _READERS[name]
+        rows[table] += [_common(said, columns) | row for row in read(name, said, columns)]
+    return rows
 
 
 def _span_events(logs: EventParts | None) -> Iterator[tuple[str, Said]]:
@@ -67,14 +90,24 @@ def _span_events(logs: EventParts | None) -> Iterator[tuple[str, Said]]:
         yield at["name"], Said(at["event_row"], at["log_index"], at["time_unix_nano"], logs.attributes.of(row))
 
 
+def _log_records(columns: Columns, attributes: AttributeColumns, names: pa.Array) -> Iterator[tuple[str, Said]]:
+    found = pc.and_(pc.is_in(names, pa.array(list(_READERS))), columns["run_id"].is_valid())
+    for row in np.flatnonzero(found.to_numpy(zero_copy_only=False)).tolist():
+        at, log_index = (columns[name][row].as_py() for name in ("event_started_at_unix_nano", "log_index"))
+        yield names[row].as_py(), Said(row, log_index, at, attributes.of(row), _of(columns, "content", row), log_index)
+
+
 def _common(said: Said, columns: Columns) -> Row:
-    return {"event_row": said.event_row, "step_id": _of(columns, "step_id", said.event_row)}
+    step_id = _of(columns, "step_id", said.event_row)
+    return {"event_row": said.event_row, "log_index": said.log_index, "step_id": step_id}
 
 
-def _file(name: str, said: Said, columns: Columns) -> Row | None:
+def _file(name: str, said: Said, columns: Columns) -> list[Row]:
     path = said.attributes.get("file.path")
-    if not isinstance(path, str) or not path:
-        return None
+    return [_file_row(path, name, said, columns)] if isinstance(path, str) and path else []
+
+
+def _file_row(path: str, name: str, said: Said, columns: Columns) -> Row:
     used = name == "file.used" or said.attributes.get("clew.file.role") == "input"
     return {
         "id": _row_id(columns, said, "file"),
@@ -101,16 +134,16 @@ def _written_files(columns: Columns, attributes: AttributeColumns, lookup: Looku
     for row in np.flatnonzero(wrote.to_numpy(zero_copy_only=False)).tolist():
         ended = columns["completed_at_unix_nano"][row].as_py() or columns["started_at_unix_nano"][row].as_py()
         said = Said(row, -1, ended, attributes.of(row))
-        rows.append(_common(said, columns) | (_file("clew.file", said, columns) or {}))
-    return [row for row in rows if "file_path" in row]
+        rows += [_common(said, columns) | file for file in _file("clew.file", said, columns)]
+    return rows
 
 
-def _message(_name: str, said: Said, columns: Columns) -> Row | None:
-    content = said.attributes.get("clew.message.content")
+def _message(_name: str, said: Said, columns: Columns) -> list[Row]:
+    content = said.attributes.get("clew.message.content", said.body)
     if not isinstance(content, str) or not content:
-        return None
+        return []
     sender = _text(said.attributes.get("clew.message.sender")) or _of(columns, "agent_name", said.event_row)
-    return _message_row(
+    row = _message_row(
         columns,
         said,
         sender=sender,
@@ -118,6 +151,24 @@ def _message(_name: str, said: Said, columns: Columns) -> Row | None:
         role=_text(said.attributes.get("clew.message.role")),
         content=content,
         tokens=_number(said.attributes.get("clew.message.tokens")),
+    )
+    return [row]
+
+
+def _event_messages(name: str, said: Said, columns: Columns) -> list[Row]:
+    told = messages_of_event(name, said.body, said.attributes)
+    return [_spoken_row(columns, said, message) for message in told]
+
+
+def _spoken_row(columns: Columns, said: Said, message: SaidMessage) -> Row:
+    return _message_row(
+        columns,
+        said,
+        sender=message.sender or message.role,
+        recipient=message.recipient,
+        role=message.role,
+        content=message.content,
+        tokens=message.tokens,
     )
 
 
@@ -132,16 +183,7 @@ def _conversations(columns: Columns, attributes: AttributeColumns) -> list[Row]:
         )
         for index, message in enumerate(messages_of(attributes.of(event_row, among=looked_at))):
             said = Said(event_row, index, (ended or started) if message.is_output else started, {})
-            row = _message_row(
-                columns,
-                said,
-                sender=message.sender or message.role,
-                recipient=message.recipient,
-                role=message.role,
-                content=message.content,
-                tokens=message.tokens,
-            )
-            rows.append(_common(said, columns) | row)
+            rows.append(_common(said, columns) | _spoken_row(columns, said, message))
     return rows
 
 
@@ -169,21 +211,23 @@ def _each_once(messages: list[Row]) -> list[Row]:
     return list(first.values())
 
 
-def _checkpoint(_name: str, said: Said, columns: Columns) -> Row:
-    return {
+def _checkpoint(_name: str, said: Said, columns: Columns) -> list[Row]:
+    row = {
         "id": _row_id(columns, said, "checkpoint"),
         "checkpoint_type": _text(said.attributes.get("clew.checkpoint.type")) or "manual",
         "created_at_unix_nano": said.time_unix_nano,
         "context_snapshot": _json(said.attributes.get("clew.checkpoint.snapshot")),
         "pickle_file_path": _text(said.attributes.get("clew.checkpoint.path")),
     }
+    return [row]
 
 
-def _approval(_name: str, said: Said, columns: Columns) -> Row:
+def _approval(_name: str, said: Said, columns: Columns) -> list[Row]:
     status = _text(said.attributes.get("clew.approval.status")) or "pending"
     given = _text(said.attributes.get("clew.approval.id"))
-    return {
-        "id": given or f"{columns['id'][said.event_row].as_py() % (1 << 64):016x}",
+    of_event = columns["id"][said.event_row].as_py() or said.place
+    row = {
+        "id": given or f"{of_event % (1 << 64):016x}",
         "status": status,
         "requested_at_unix_nano": said.time_unix_nano,
         "resolved_at_unix_nano": None if status == "pending" else said.time_unix_nano,
@@ -191,12 +235,13 @@ def _approval(_name: str, said: Said, columns: Columns) -> Row:
         "resolution": _text(said.attributes.get("clew.approval.resolution"))
         or (None if status == "pending" else status),
     }
+    return [row]
 
 
 def _row_id(columns: Columns, said: Said, kind: str) -> bytes:
     """The same id whenever the same span says it again."""
     run_id, event_id = columns["run_id"][said.event_row].as_py(), columns["id"][said.event_row].as_py()
-    return blake2b(b"%s %s %d %d" % (kind.encode(), run_id, event_id, said.place), digest_size=16).digest()
+    return blake2b(b"%s %s %d %d" % (kind.encode(), run_id, event_id or 0, said.place), digest_size=16).digest()
 
 
 def _of(columns: Columns, name: str, row: int) -> Any:
@@ -225,21 +270,21 @@ def _table(rows: list[Row], schema: pa.Schema) -> pa.Table | None:
     return pa.Table.from_pylist(rows, schema) if rows else None
 
 
-_EVENT_ROW = ("event_row", pa.int32())
+_EVENT_ROW, _LOG_INDEX = ("event_row", pa.int32()), ("log_index", pa.int64())
 _BINARY_ID = ("id", pa.binary(16))
 _SCHEMAS = {
     "files": pa.schema(
-        [_EVENT_ROW, _BINARY_ID]
+        [_EVENT_ROW, _LOG_INDEX, _BINARY_ID]
         + [(name, pa.string()) for name in ("step_id", "node_id", "file_path", "file_type", "role", "content_hash")]
         + [("size_bytes", pa.int64()), ("created_at_unix_nano", pa.int64())]
     ),
     "messages": pa.schema(
-        [_EVENT_ROW, ("content_hash", pa.binary(16))]
+        [_EVENT_ROW, _LOG_INDEX, ("content_hash", pa.binary(16))]
         + [(name, pa.string()) for name in ("step_id", "node_id", "sender", "recipient", "role", "content")]
         + [("tokens", pa.int64()), ("time_unix_nano", pa.int64())]
     ),
     "checkpoints": pa.schema(
-        [_EVENT_ROW, _BINARY_ID]
+        [_EVENT_ROW, _LOG_INDEX, _BINARY_ID]
         + [(name, pa.string()) for name in ("step_id", "checkpoint_type", "context_snapshot", "pickle_file_path")]
         + [("created_at_unix_nano", pa.int64())]
     ),
@@ -250,7 +295,8 @@ _SCHEMAS = {
     ),
 }
 
-_READERS: dict[str, tuple[str, Callable[[str, Said, Columns], Row | None]]] = {
+_READERS: dict[str, tuple[str, Callable[[str, Said, Columns], list[Row]]]] = {
+    **dict.fromkeys(MESSAGE_EVENTS, ("messages", _event_messages)),
     "clew.file": ("files", _file),
     "file.generated": ("files", _file),
     "file.used": ("files", _file),

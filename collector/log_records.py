@@ -17,6 +17,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from ..storage.batch import AttributeColumns
 from ..storage.conventions import AGENT_ROLES, TEXTS
 from ..storage.hashed import HashedBatch, PreparedHashed, prepare_hashed
+from .artifacts import artifacts_of_records
 from .attributes import as_text, flatten
 from .classification import Lookup
 from .columns import Bools, beyond, event_ids, is_zero, residues, times, where, wrong_ids
@@ -76,8 +77,10 @@ def _batch(tree: Tree) -> HashedBatch:
     records, resource_at, scope_at = tree.records, pa.array(tree.resource_of_record), pa.array(tree.scope_of_record)
     resources, scopes = resources_of(tree.resource_blocks), scopes_of(tree.scope_blocks)
     attributes = flatten(records.field("attributes"))
+    lookup = Lookup(attributes.columns)
+    names = _names(records, lookup)
     content, inexact_body = as_text(records.field("body"))
-    columns = _owner_columns(records) | _said_columns(records, attributes.columns)
+    columns = _owner_columns(records) | _said_columns(records, attributes.columns, lookup, names)
     columns |= _time_columns(records, columns["run_id"].is_valid().to_numpy(zero_copy_only=False))
     columns["resource_id"], columns["scope_id"] = (
         resources.of_block("id").take(resource_at),
@@ -89,7 +92,30 @@ def _batch(tree: Tree) -> HashedBatch:
     columns["content"] = content
     inexact = attributes.inexact | inexact_body | _inexact_ids(records) | _inexact_times(records)
     columns["otlp_residue"] = residues(records, LOG_RECORDS, _INEXACT_FIELDS, inexact)
-    return HashedBatch("event_logs", pa.table(columns), attributes.columns, resources.stored(), scopes.stored())
+    return HashedBatch(
+        "event_logs",
+        pa.table(columns),
+        attributes.columns,
+        resources.stored(),
+        scopes.stored(),
+        artifacts_of_records(columns | _place(columns, lookup), attributes.columns, names),
+    )
+
+
+def _names(records: pa.StructArray, lookup: Lookup) -> pa.Array:
+    """Older instrumentations say the name as an attribute."""
+    names = records.field("event_name")
+    return pc.coalesce(where(pc.not_equal(names, ""), names), lookup.texts(("event.name",)))
+
+
+def _place(columns: dict[str, pa.Array], lookup: Lookup) -> dict[str, pa.Array]:
+    """What artifacts ask of a span, as the record says it."""
+    return {
+        "id": columns["event_id"],
+        "agent_name": lookup.texts(TEXTS["agent_name"]),
+        "step_id": lookup.texts(("clew.step.id",)),
+        "node_id": lookup.texts(("clew.node.id",)),
+    }
 
 
 def _owner_columns(records: pa.StructArray) -> dict[str, pa.Array]:
@@ -102,13 +128,14 @@ def _owner_columns(records: pa.StructArray) -> dict[str, pa.Array]:
     }
 
 
-def _said_columns(records: pa.StructArray, attributes: AttributeColumns) -> dict[str, pa.Array]:
+def _said_columns(
+    records: pa.StructArray, attributes: AttributeColumns, lookup: Lookup, names: pa.Array
+) -> dict[str, pa.Array]:
     """What the record says of itself."""
-    lookup = Lookup(attributes)
     roles = lookup.texts(("clew.agent.role",))
     return {
         "name": records.field("event_name"),
-        "event_type": _event_types(records, attributes, lookup),
+        "event_type": _event_types(records, attributes, names),
         "agent_role": where(pc.is_in(roles, pa.array(AGENT_ROLES)), roles),
         "session_id": lookup.texts(TEXTS["session_id"]),
         "severity_number": records.field("severity_number"),
@@ -118,10 +145,8 @@ def _said_columns(records: pa.StructArray, attributes: AttributeColumns) -> dict
     }
 
 
-def _event_types(records: pa.StructArray, attributes: AttributeColumns, lookup: Lookup) -> pa.Array:
-    """An error is one whatever its name; older instrumentations say the name as an attribute."""
-    names = records.field("event_name")
-    names = pc.coalesce(where(pc.not_equal(names, ""), names), lookup.texts(("event.name",)))
+def _event_types(records: pa.StructArray, attributes: AttributeColumns, names: pa.Array) -> pa.Array:
+    """An error is one whatever its name."""
     encoded = names.dictionary_encode()
     by_name = pa.array([_TYPE_OF_NAME.get(name) for name in encoded.dictionary.to_pylist()], pa.string())
     of_no_run = pc.not_equal(pc.binary_length(records.field("trace_id")), 16)

@@ -69,6 +69,21 @@ CONVERSATION_KEYS: tuple[str, ...] = tuple(key for key in _SAID_AT if not key.en
 CONVERSATION_PREFIXES: tuple[str, ...] = tuple(key for key in _SAID_AT if key.endswith("."))
 _KEYS = frozenset(CONVERSATION_KEYS)
 
+# OTel GenAI's events about messages, by the role that an event of this name has by itself.
+_ROLE_OF_EVENT = {
+    "gen_ai.system.message": "system",
+    "gen_ai.user.message": "user",
+    "gen_ai.assistant.message": "assistant",
+    "gen_ai.tool.message": "tool",
+    "gen_ai.choice": "assistant",
+    "gen_ai.content.prompt": "user",
+    "gen_ai.content.completion": "assistant",
+    "gen_ai.client.inference.operation.details": None,
+}
+MESSAGE_EVENTS: tuple[str, ...] = tuple(_ROLE_OF_EVENT)
+_ANSWER_EVENTS = ("gen_ai.choice", "gen_ai.content.completion")
+_EVENT_MEMBERS = ("role", "name", "content", "id", "tool_calls", "message")
+
 INPUT_KEYS: tuple[str, ...] = (
     "clew.inputs",
     "gen_ai.input.messages",
@@ -159,6 +174,20 @@ def messages_of(attributes: Mapping[str, Any]) -> list[SaidMessage]:
     outputs = outputs[-MESSAGES_MAX:]
     inputs = inputs[max(0, len(inputs) + len(outputs) - MESSAGES_MAX) :]
     return _told(attributes, inputs, outputs)
+
+
+def messages_of_event(name: str, body: str | None, attributes: Mapping[str, Any]) -> list[SaidMessage]:
+    """The messages that a span event or log record of one of the names MESSAGE_EVENTS tells, by its attributes or, as
+    text or JSON, its body."""
+    told, role = messages_of(attributes), _ROLE_OF_EVENT[name]
+    if told or role is None:
+        return told
+    value = parsed(body) if body else parsed(attributes.get("gen_ai.event.content"))
+    if value in _NOTHING:
+        value = {member: parsed(attributes[member]) for member in _EVENT_MEMBERS if member in attributes}
+    forms = messages_in(value, role)
+    is_answer = name in _ANSWER_EVENTS
+    return _told(attributes, [] if is_answer else forms, forms if is_answer else [])
 
 
 def inputs_of(attributes: Mapping[str, Any]) -> Any | None:

@@ -6,9 +6,10 @@ looked for among what was stored of its time. A record of a run that nobody has 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from .batch import AttributeColumns, Origins
@@ -29,7 +30,8 @@ class HashedBatch:
 
     `rows` has the columns of the table but `attributes` (`run_id` as 16 bytes, null for none), and besides, for
     the runs: `session_id` (text or null), `service_name`, `met_at_unix_nano`, when the run was under way, and
-    `is_placed_by_arrival`, where that is only when the record came, for want of any time in it.
+    `is_placed_by_arrival`, where that is only when the record came, for want of any time in it. `records`: what the
+    rows bring along for other tables, as in `SpanBatch`, with `event_row` for the row.
     """
 
     table: str
@@ -37,6 +39,7 @@ class HashedBatch:
     attributes: AttributeColumns
     resources: Origins
     scopes: Origins
+    records: dict[str, pa.Table] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class PreparedHashed:
     since: int
     until: int
     earliest: int
+    records: dict[str, pa.Table]
     is_placed_by_arrival: bool
     repeated: int
 
@@ -75,6 +79,7 @@ def prepare_hashed(batch: HashedBatch) -> PreparedHashed:
     """Does for `batch` all that needs no database. It has at least one row."""
     key, time = _KEYS[batch.table]
     _, first = np.unique(batch.rows[key].to_numpy(), return_index=True)
+    first.sort()
     rows = with_attributes(batch.rows.drop_columns(_OF_THE_RUN), batch.attributes)
     times = batch.rows[time].to_numpy()
     told = times[times != 0]
@@ -83,10 +88,19 @@ def prepare_hashed(batch: HashedBatch) -> PreparedHashed:
         runs=mentioned_runs(batch.rows),
         resources=with_attributes(batch.resources.table, batch.resources.attributes),
         scopes=with_attributes(batch.scopes.table, batch.scopes.attributes),
-        rows=rows if len(first) == len(times) else rows.take(np.sort(first)),
+        rows=rows if len(first) == len(times) else rows.take(first),
         since=int(told.min(initial=times.max())),
         until=int(times.max()),
         earliest=int(times.min()),
+        records={table: _of_rows(brought, first) for table, brought in batch.records.items()},
         is_placed_by_arrival=bool(batch.rows["is_placed_by_arrival"].to_numpy().any()),
         repeated=len(times) - len(first),
     )
+
+
+def _of_rows(brought: pa.Table, kept: npt.NDArray[np.int64]) -> pa.Table:
+    """What these rows bring along, numbered as they are once the others are gone."""
+    row = brought["event_row"].to_numpy()
+    brought = brought.filter(pa.array(np.isin(row, kept)))
+    renumbered = pa.array(np.searchsorted(kept, brought["event_row"].to_numpy()), pa.int32())
+    return brought.set_column(brought.schema.get_field_index("event_row"), "event_row", renumbered)

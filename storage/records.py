@@ -1,14 +1,21 @@
 """What a batch of events brings along for other tables, and how it is written.
 
 Rows come with the event that said them (`event_row`), so a repeated event repeats none. Some tables hold the event's
-own rows: they go when the event is replaced by its finished copy, which brings its own. The others hold what several
+own rows: they go when the event is replaced by its finished copy, which brings its own; those that log records told of
+it have a `log_index`, and stay as the record does. The others hold what several
 events say of one thing: it is as its earliest event says, and lasts from the first to the last.
 """
 
 from __future__ import annotations
 
-# The event's own rows, in the order in which they may refer to one another.
-OF_THE_EVENT = ("agent_runs", "cost_records", "messages", "files", "checkpoints")
+_BY_EVENTS_ONLY = ("agent_runs", "cost_records")
+_BY_LOGS_TOO = ("messages", "files", "checkpoints")
+
+DELETE_OWN = [
+    f"DELETE FROM {table} WHERE run_id = ?::BLOB::UUID AND event_id = ?{told_itself}"  # noqa: S608 our own names
+    for tables, told_itself in ((_BY_EVENTS_ONLY, ""), (_BY_LOGS_TOO, " AND log_index IS NULL"))
+    for table in tables
+]
 
 
 def _plain(table: str, **types: str) -> str:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import duckdb
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from sqlalchemy import Engine
 
@@ -24,10 +25,12 @@ from .errors import WriteFailed
 from .hashed import PreparedHashed
 from .identity import Settlement, settle
 from .preparing import PreparedBatch
-from .records import OF_THE_EVENT, STATEMENTS
+from .records import DELETE_OWN, STATEMENTS
 from .variant import RowsWithAttributes
 
 KNOWN_KEYS_MAX = 200_000
+
+Bools = npt.NDArray[np.bool_]
 
 
 class _KnownRun(NamedTuple):
@@ -105,6 +108,9 @@ class Writer:
         stored = self._execute(batch.stored_hashes, bounds, incoming=hashes).fetchnumpy()["hash"]
         new = np.flatnonzero(~np.isin(hashes["hash"].to_numpy(), stored))
         self._insert(batch.table, batch.rows.take(new) if len(stored) else batch.rows)
+        if batch.records:
+            is_new = np.isin(np.arange(len(hashes)), new)
+            self._insert_records(batch.records, batch.rows.rows.select(_OF_THE_EVENT), is_new)
         return WriteOutcome(stored=len(new), repeated=len(stored) + batch.repeated, replaced=0)
 
     def _store_events(self, batch: PreparedBatch, known_runs: list[_KnownRun]) -> WriteOutcome:
@@ -114,10 +120,11 @@ class Writer:
         self._insert("execution_events", _settled(batch.events, settlement))
         if not settlement.keep.all() or replaced:
             self._correct(events, settlement, replaced)
+        owners = _columns_of_events(events, settlement)
         for table, parts in (("event_logs", batch.logs), ("event_links", batch.links)):
             if parts:
-                self._insert(table, _of_events(parts, events, settlement))
-        self._insert_records(batch.records, events, settlement)
+                self._insert(table, _of_events(parts, owners, settlement.keep))
+        self._insert_records(batch.records, owners, settlement.keep)
         stored = int(settlement.keep.sum())
         repeated = len(settlement.keep) - stored
         return WriteOutcome(stored=stored, repeated=repeated, replaced=len(settlement.replaced))
@@ -182,11 +189,10 @@ class Writer:
         rows = pa.Table.from_batches(new.rows.combine_chunks().to_batches(max_chunksize=ROW_GROUP_ROWS))
         self._execute(_insert_statement(table, new, conflict), incoming=rows, pairs=new.pairs)
 
-    def _insert_records(self, records: dict[str, pa.Table], events: pa.Table, settlement: Settlement) -> None:
+    def _insert_records(self, records: dict[str, pa.Table], owners: pa.Table, kept: Bools) -> None:
         for table, statement in STATEMENTS.items():
             if table in records:
-                incoming = _rows_of_events(records[table], events, settlement)
-                self._execute(statement, incoming=incoming)
+                self._execute(statement, incoming=_with_owners(records[table], owners, kept))
 
     def _execute(
         self,
@@ -257,30 +263,28 @@ def _settled(events: RowsWithAttributes, settlement: Settlement) -> RowsWithAttr
     return settled if settlement.keep.all() else settled.take(np.flatnonzero(settlement.keep))
 
 
-def _of_events(parts: RowsWithAttributes, events: pa.Table, settlement: Settlement) -> RowsWithAttributes:
+def _of_events(parts: RowsWithAttributes, owners: pa.Table, kept: Bools) -> RowsWithAttributes:
     """The logs or links of events that are kept, each with what it repeats of its event."""
-    rows = _rows_of_events(parts.rows, events, settlement)
+    rows = _with_owners(parts.rows, owners, kept)
     names = [name for name in parts.names if name != "event_row"]
     return replace(parts, rows=rows, names=[*names, *_OF_THE_EVENT])
 
 
-_OF_THE_EVENT = ("run_id", "event_id", "event_started_at_unix_nano")
+_OF_THE_EVENT = ["run_id", "event_id", "event_started_at_unix_nano"]
 
 
-def _rows_of_events(rows: pa.Table, events: pa.Table, settlement: Settlement) -> pa.Table:
-    """The rows of events that are kept, `event_row` replaced by what it stands for."""
-    if not settlement.keep.all():
-        rows = rows.filter(pa.array(settlement.keep[rows["event_row"].to_numpy()]))
-    row_of_event = rows["event_row"].to_numpy()
-    at = pa.array(row_of_event)
-    of_event = (
-        events["run_id"].take(at),
-        pa.array(settlement.ids[row_of_event]),
-        events["started_at_unix_nano"].take(at),
-    )
+def _columns_of_events(events: pa.Table, settlement: Settlement) -> pa.Table:
+    return pa.table([events["run_id"], pa.array(settlement.ids), events["started_at_unix_nano"]], names=_OF_THE_EVENT)
+
+
+def _with_owners(rows: pa.Table, owners: pa.Table, kept: Bools) -> pa.Table:
+    """The rows of owners that are kept, `event_row`, the row of the owner, replaced by the owner's columns."""
+    if not kept.all():
+        rows = rows.filter(pa.array(kept[rows["event_row"].to_numpy()]))
+    of_owners = owners.take(rows["event_row"])
     rows = rows.drop_columns("event_row")
-    for name, column in zip(_OF_THE_EVENT, of_event, strict=True):
-        rows = rows.append_column(name, column)
+    for name in owners.column_names:
+        rows = rows.append_column(name, of_owners[name])
     return rows
 
 
@@ -330,10 +334,8 @@ _NAMESAKES = """
 _DELETE_PARTS = [
     # A log record stays: it came by itself.
     "DELETE FROM event_logs WHERE run_id = ?::BLOB::UUID AND event_id = ? AND log_index >= 0",
-    *(
-        f"DELETE FROM {table} WHERE run_id = ?::BLOB::UUID AND event_id = ?"  # noqa: S608 our own names
-        for table in ("event_links", *OF_THE_EVENT)
-    ),
+    "DELETE FROM event_links WHERE run_id = ?::BLOB::UUID AND event_id = ?",
+    *DELETE_OWN,
 ]
 _DELETE_EVENT = "DELETE FROM execution_events WHERE run_id = ?::BLOB::UUID AND id = ? RETURNING status"
 

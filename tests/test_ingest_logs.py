@@ -19,15 +19,13 @@ from opentelemetry._logs import LogRecord as SdkLogRecord
 from opentelemetry._logs import SeverityNumber
 from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as GrpcLogExporter
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter as HttpLogExporter
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.common.v1.common_pb2 import (
     AnyValue,
     KeyValue,
     KeyValueList,
 )
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
@@ -36,60 +34,17 @@ from sqlalchemy import RowMapping, select
 
 from clew.collector.intake import Busy, Intake, Malformed
 from clew.collector.log_records import read_log_requests
-from clew.collector.projection import read_requests
 from clew.collector.signals import LOGS
 from clew.collector.worker import WORTH_SENDING_BYTES
 from clew.exporter.otlp import run_as_otlp
 from clew.storage import EventLog, Store, WorkflowRun, WriteOutcome
 
+from .log_requests import EVENT, RUN, record, request, send, send_spans, spans
+
 EXPORT = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 PROTOBUF = {"content-type": "application/x-protobuf"}
-RUN, EVENT = UUID(int=7), (9).to_bytes(8, "big")
 TIMEOUT_S = 60
 DETERMINISTIC = settings(derandomize=True, database=None, deadline=None, max_examples=60)
-
-
-def record(
-    body: str = "said", *, run: UUID | None = RUN, event: bytes = EVENT, at: int = 100, **more: Any
-) -> LogRecord:
-    """A log record of the event, or, with no run, of none."""
-    ids = {"trace_id": run.bytes, "span_id": event} if run else {}
-    return LogRecord(body=AnyValue(string_value=body), time_unix_nano=at, **ids, **more)
-
-
-def request(*records: LogRecord, service: str = "") -> bytes:
-    sent = ExportLogsServiceRequest()
-    block = sent.resource_logs.add()
-    if service:
-        block.resource.attributes.add(key="service.name", value=AnyValue(string_value=service))
-    block.scope_logs.add(log_records=records)
-    return sent.SerializeToString()
-
-
-def spans(*, name: str = "work", start: int = 50, end: int = 200, parent: bytes = b"") -> bytes:
-    """A request with the span that EVENT is."""
-    sent = ExportTraceServiceRequest()
-    sent.resource_spans.add().scope_spans.add().spans.add(
-        trace_id=RUN.bytes,
-        span_id=EVENT,
-        parent_span_id=parent,
-        name=name,
-        start_time_unix_nano=start,
-        end_time_unix_nano=end,
-        events=[Span.Event(name="moment", time_unix_nano=start + 1)],
-    )
-    return sent.SerializeToString()
-
-
-def send(store: Store, *requests: bytes) -> WriteOutcome:
-    """Stores requests of log records as one group."""
-    return store.write_hashed(read_log_requests(list(requests)).batch)
-
-
-def send_spans(store: Store, sent: bytes) -> WriteOutcome:
-    batch = read_requests([sent]).batch
-    assert batch is not None
-    return store.write_spans(batch)
 
 
 def stored(store: Store) -> Sequence[RowMapping]:

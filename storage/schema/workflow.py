@@ -309,7 +309,8 @@ class CostRecord(OfRun, Base):
 
 
 class Checkpoint(OfRun, Base):
-    """A run's context at a moment. `pickle_digest` proves that the file at `pickle_file_path` was written here."""
+    """A run's context at a moment. `pickle_digest` proves that the file at `pickle_file_path` was written here;
+    `log_index`: see Message."""
 
     __tablename__ = "checkpoints"
     __table_args__ = (event_key(), step_key())
@@ -317,6 +318,7 @@ class Checkpoint(OfRun, Base):
     id: Mapped[OwnId]
     run_id: Mapped[RunId] = run_key()
     event_id: Mapped[EventId | None]
+    log_index: Mapped[int | None]
     step_id: Mapped[str | None]
     checkpoint_type: Mapped[str] = mapped_column(default="manual", info={"words": CHECKPOINT_TYPES})
     created_at_unix_nano: Mapped[Written]
@@ -333,7 +335,8 @@ class Checkpoint(OfRun, Base):
 
 class Message(OfRun, Base):
     """Something said, once: a message that is repeated as history in later calls of the same session is stored for the
-    event that said it first. `content_hash` is of session, sender, role and content."""
+    event that said it first. `content_hash` is of session, sender, role and content. `log_index` is that of the log
+    record that told it, null where the event itself did."""
 
     __tablename__ = "messages"
     __table_args__ = (event_key(), step_key(), node_key())
@@ -341,6 +344,7 @@ class Message(OfRun, Base):
     id: Mapped[int] = counted("messages")
     run_id: Mapped[RunId] = run_key()
     event_id: Mapped[EventId | None]
+    log_index: Mapped[int | None]
     step_id: Mapped[str | None]
     node_id: Mapped[str | None]
     sender: Mapped[str | None]
@@ -361,7 +365,8 @@ class Message(OfRun, Base):
 
 
 class File(OfRun, Base):
-    """A file that an event wrote or read (`role`: `output` or `input`). `content_hash` is SHA-256 in hex."""
+    """A file that an event wrote or read (`role`: `output` or `input`). `content_hash` is SHA-256 in hex; `log_index`:
+    see Message."""
 
     __tablename__ = "files"
     __table_args__ = (event_key(), step_key(), node_key())
@@ -369,6 +374,7 @@ class File(OfRun, Base):
     id: Mapped[OwnId]
     run_id: Mapped[RunId] = run_key()
     event_id: Mapped[EventId | None]
+    log_index: Mapped[int | None]
     step_id: Mapped[str | None]
     node_id: Mapped[str | None]
     file_path: Mapped[str]
