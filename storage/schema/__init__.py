@@ -10,6 +10,7 @@ follows them.
 """
 
 from .base import Base, Variant
+from .descriptions import VIEWS
 from .telemetry import EventLink, EventLog, EventType, ExecutionEvent, Resource, Scope, WorkflowMetric
 from .workflow import (
     AgentRun,
@@ -31,6 +32,7 @@ from .workflow import (
 )
 
 __all__ = [
+    "VIEWS",
     "AgentRun",
     "AgentRunStatus",
     "ApprovalRequest",
