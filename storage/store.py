@@ -7,6 +7,7 @@ from pathlib import Path
 
 from . import migrate
 from .batch import SpanBatch, WriteOutcome
+from .commits import Commits
 from .engine import database_path, open_engine
 from .hashed import HashedBatch, PreparedHashed, prepare_hashed
 from .preparing import PreparedBatch, prepare
@@ -50,6 +51,11 @@ class Store:
         """Stores log records or metric points in one transaction, as `write_spans` does spans. One that is there
         already is not stored again. Raises WriteFailed, and then nothing of the batch is stored."""
         return self._writer.write(batch if isinstance(batch, PreparedHashed) else prepare_hashed(batch))
+
+    @property
+    def commits(self) -> Commits:
+        """The order of commits, and the last one's stamp."""
+        return self._writer.commits
 
     def read(self, *, seconds_max: float = 30.0) -> AbstractContextManager[Reader]:
         """A read-only transaction, ended after `seconds_max` seconds. Raises QueryTimeout within."""

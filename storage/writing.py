@@ -20,6 +20,7 @@ import pyarrow as pa
 from sqlalchemy import Engine
 
 from .batch import WriteOutcome
+from .commits import Commits
 from .engine import ROW_GROUP_ROWS, native
 from .errors import WriteFailed
 from .hashed import PreparedHashed
@@ -53,6 +54,7 @@ class Writer:
         self._holder = engine.raw_connection()
         self._connection = native(self._holder)
         self._turn = threading.Lock()
+        self.commits = Commits(engine)
         self._known: dict[str, _Known] = {name: _Known() for name in ("sessions", "runs", "resources", "scopes")}
 
     def write(self, batch: PreparedBatch | PreparedHashed) -> WriteOutcome:
@@ -77,6 +79,7 @@ class Writer:
             with self._transaction():
                 outcome = self._store(batch, write_runs)
             committed = True
+            self.commits.done()
         finally:
             for known in self._known.values():
                 known.settle(committed=committed)
@@ -117,7 +120,7 @@ class Writer:
         events = batch.events.rows
         settlement = settle(events, self._namesakes(events, known_runs))
         replaced = [(run_id, self._delete_event(run_id, event_id)) for run_id, event_id in settlement.replaced]
-        self._insert("execution_events", _settled(batch.events, settlement))
+        self._insert("execution_events", _settled(batch.events, settlement, self.commits.stamp()))
         if not settlement.keep.all() or replaced:
             self._correct(events, settlement, replaced)
         owners = _columns_of_events(events, settlement)
@@ -253,13 +256,14 @@ def _insert_statement(table: str, new: RowsWithAttributes, conflict: str) -> str
     )
 
 
-def _settled(events: RowsWithAttributes, settlement: Settlement) -> RowsWithAttributes:
-    """The events that are kept, under their event ids."""
+def _settled(events: RowsWithAttributes, settlement: Settlement, stamp: int) -> RowsWithAttributes:
+    """The events that are kept, under their event ids, with the commit's stamp."""
     span_ids = events.rows["id"].to_numpy()
     as_sent = settlement.ids == span_ids
     rows = events.rows.set_column(events.rows.schema.get_field_index("id"), "id", pa.array(settlement.ids))
     rows = rows.append_column("otel_span_id", pa.array(span_ids, mask=as_sent))
-    settled = replace(events, rows=rows, names=[*events.names, "otel_span_id"])
+    rows = rows.append_column("stored_at_unix_nano", pa.repeat(stamp, len(span_ids)))
+    settled = replace(events, rows=rows, names=[*events.names, "otel_span_id", "stored_at_unix_nano"])
     return settled if settlement.keep.all() else settled.take(np.flatnonzero(settlement.keep))
 
 

@@ -73,6 +73,7 @@ class ExecutionEvent(OfRun, Base):
     content and keep the shared one in `otel_span_id`. `parent_event_id` is a soft link: parents come late or never.
     `otlp_residue` holds what the columns cannot say exactly, as a serialised OTLP `Span` with just those fields.
     `execution_order` and `depth` are the producer's, where it gave them; the tree's own are worked out when it is read.
+    `stored_at_unix_nano` rises from commit to commit, see `storage.commits`; NULL for events stored before it was kept.
     """
 
     __tablename__ = "execution_events"
@@ -111,6 +112,7 @@ class ExecutionEvent(OfRun, Base):
     dropped_links_count: Mapped[int] = mapped_column(default=0)
     attributes: Mapped[Any] = mapped_column(Variant, default=dict)
     otlp_residue: Mapped[bytes | None]
+    stored_at_unix_nano: Mapped[int | None] = mapped_column(default=time.time_ns, onupdate=time.time_ns)
 
     timestamp = Moment("started_at_unix_nano")
     started_at = Moment("started_at_unix_nano")
