@@ -48,6 +48,15 @@ class Tree:
         least = np.minimum.accumulate(depth_before)
         return position - np.flatnonzero(np.append(True, depth_before[1:] < least[:-1]))
 
+    def parents(self) -> Ints:
+        """Where the event stands that each event hangs from; NONE for those at the top."""
+        positions = np.arange(len(self.ids))
+        # Each depth's events in their order: the last one less deep that came before an event is its parent.
+        by_depth = np.lexsort((positions, self.depth))
+        places = self.depth[by_depth] * len(self.ids) + by_depth
+        before = np.searchsorted(places, (self.depth - 1) * len(self.ids) + positions) - 1
+        return np.where(self.depth > 0, by_depth[np.maximum(before, 0)], NONE)
+
     def root_count(self, part: slice = slice(None)) -> int:
         """How many events stand at the top of `part`, orphans and cut rings not among them."""
         depth = self.depth[part]

@@ -1,0 +1,169 @@
+"""The critical path, against one walked by the definitions, moment by moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clew.query.critical_path import CriticalPath, critical_path
+from clew.query.tree import NONE, Tree, grow
+
+times = st.integers(0, 20)
+
+
+@dataclass(frozen=True)
+class Event:
+    id: int
+    parent: int | None
+    started_at: int
+    completed_at: int
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> list[Event]:
+    """Events of any times under any parents: orphans, rings, children before, beside and after their parents."""
+    ids = range(1, draw(st.integers(1, 12)) + 1)
+    return [Event(event_id, draw(st.sampled_from([None, 99, *ids])), draw(times), draw(times)) for event_id in ids]
+
+
+def path_of(events: list[Event], first: int, last: int) -> tuple[Tree, CriticalPath]:
+    columns = [np.array([getattr(event, name) for event in events]) for name in ("id", "started_at", "completed_at")]
+    ids, started_at, completed_at = columns
+    parents = np.array([event.parent or 0 for event in events])
+    tree = grow(ids, parents, np.array([event.parent is not None for event in events]), started_at, completed_at)
+    order = np.argsort(tree.positions(ids))
+    return tree, critical_path(tree.parents(), started_at[order], completed_at[order], first, last)
+
+
+def owners(path: CriticalPath, first: int, last: int) -> list[int]:
+    """Whose each nanosecond is."""
+    moments = [NONE] * (last - first)
+    for position, begin, end in zip(path.positions, path.started_at, path.completed_at, strict=True):
+        moments[begin - first : end - first] = [int(position)] * int(end - begin)
+    return moments
+
+
+def obvious_owners(parents: list[int], spans: list[tuple[int, int]], first: int, last: int) -> list[int]:
+    """Whose each nanosecond is, by the three rules of the definition."""
+    spans = [(start, max(start, end)) for start, end in spans]
+
+    def waits(event: int) -> int:
+        above = parents[event]
+        while above != NONE and spans[above][1] < spans[event][1]:
+            above = parents[above]
+        return above
+
+    def waited_for(at: int, now: int) -> int:
+        candidates = [event for event, (start, end) in enumerate(spans) if start < end and waits(event) == at]
+        running = [event for event in candidates if at == NONE and spans[event][0] < now <= spans[event][1]]
+        if running:
+            return min(running, key=lambda event: (spans[event][0], -spans[event][1], event))
+        ended = [event for event in candidates if spans[event][1] <= now]
+        return min(ended, key=lambda event: (-spans[event][1], spans[event][0], event), default=NONE)
+
+    moments = [NONE] * (last - first)
+    at, now = NONE, last
+    while now > first:
+        before = waited_for(at, now)
+        onward, since = before, min(now, spans[before][1])
+        if before == NONE:
+            onward, since = (NONE, first) if at == NONE else (parents[at], min(now, spans[at][0]))
+        for moment in range(max(since, first), now):
+            moments[moment - first] = at if at != NONE and spans[at][0] <= moment < spans[at][1] else NONE
+        at, now = onward, since
+    return moments
+
+
+@given(runs(), times, times)
+def test_path_is_what_the_definition_says(events: list[Event], first: int, last: int) -> None:
+    """Every nanosecond belongs to whom the definition gives it, whatever the tree and the bounds."""
+    tree, path = path_of(events, first, max(first, last))
+    spans = {event.id: (event.started_at, event.completed_at) for event in events}
+    in_order = [spans[int(event_id)] for event_id in tree.ids]
+
+    told = owners(path, first, max(first, last))
+    assert told == obvious_owners(tree.parents().tolist(), in_order, first, max(first, last))
+
+
+@given(runs(), times, times)
+def test_steps_cover_the_run(events: list[Event], first: int, last: int) -> None:
+    """One step begins where the one before ended, from the run's start to its end; none is empty or repeats an event."""
+    last = max(first, last)
+    _, path = path_of(events, first, last)
+
+    bounds = [first, *path.completed_at.tolist()]
+    assert path.started_at.tolist() == bounds[:-1]
+    assert bounds[-1] == last
+    assert (path.completed_at > path.started_at).all()
+    assert (path.positions[1:] != path.positions[:-1]).all()
+
+
+@given(runs())
+def test_parents_are_those_of_the_tree(events: list[Event]) -> None:
+    """An event's parent stands where the way up from it leads first."""
+    tree, _ = path_of(events, 0, 0)
+    ways = [tree.path_up(position).tolist() for position in range(len(events))]
+    assert tree.parents().tolist() == [way[1] if len(way) > 1 else NONE for way in ways]
+
+
+@pytest.mark.parametrize(
+    ("events", "steps"),
+    [
+        pytest.param(
+            [Event(1, None, 0, 100), Event(2, 1, 10, 40), Event(3, 1, 40, 90)],
+            [(1, 0, 10), (2, 10, 40), (3, 40, 90), (1, 90, 100)],
+            id="one after the other",
+        ),
+        pytest.param(
+            [Event(1, None, 0, 100), Event(2, 1, 10, 50), Event(3, 1, 10, 90)],
+            [(1, 0, 10), (3, 10, 90), (1, 90, 100)],
+            id="side by side: the one that ended last",
+        ),
+        pytest.param(
+            [Event(1, None, 0, 10), Event(2, 1, 5, 30)], [(1, 0, 5), (2, 5, 30)], id="a child outlasts its parent"
+        ),
+        pytest.param(
+            [Event(1, None, 0, 40), Event(2, 1, 0, 10), Event(3, 2, 5, 30)],
+            [(2, 0, 5), (3, 5, 30), (1, 30, 40)],
+            id="what outlasts its parent is waited for above",
+        ),
+        pytest.param(
+            [Event(1, None, 0, 10), Event(2, 1, 20, 30)],
+            [(1, 0, 10), (None, 10, 20), (2, 20, 30)],
+            id="a child starts after its parent ended",
+        ),
+        pytest.param(
+            [Event(1, None, 0, 10), Event(2, None, 20, 30)],
+            [(1, 0, 10), (None, 10, 20), (2, 20, 30)],
+            id="two roots and nobody between",
+        ),
+        pytest.param(
+            [Event(1, None, 0, 25), Event(2, None, 20, 30)], [(1, 0, 20), (2, 20, 30)], id="two roots that overlap"
+        ),
+    ],
+)
+def test_examples(events: list[Event], steps: list[tuple[int | None, int, int]]) -> None:
+    """What a reader expects of everyday shapes."""
+    tree, path = path_of(events, 0, max(event.completed_at for event in events))
+    ids = [None if position == NONE else int(tree.ids[position]) for position in path.positions]
+    assert list(zip(ids, path.started_at.tolist(), path.completed_at.tolist(), strict=True)) == steps
+
+
+def test_a_chain_of_a_hundred_thousand() -> None:
+    """Each event of a chain was at work before its child started and after it ended."""
+    depth = 100_000
+    chain = [Event(number, number - 1 or None, number, 2 * depth - number) for number in range(1, depth)]
+    _, path = path_of(chain, 1, 2 * depth - 1)
+    assert path.positions.tolist() == [*range(depth - 1), *range(depth - 3, -1, -1)]
+
+
+def test_a_hundred_thousand_that_outlast_one_another() -> None:
+    """A chain in which each event outlasts its parent is passed once, from the last to end to the first to start."""
+    depth = 100_000
+    chain = [Event(number, number - 1 or None, number, number + depth) for number in range(1, depth + 1)]
+    _, path = path_of(chain, 1, 2 * depth)
+    assert path.positions.tolist() == list(range(depth))
