@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,14 @@ import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from .collector.grpc_server import GrpcServer
+from .collector.grpc_server import GrpcServer, Methods
 from .collector.http_server import otlp_routes
 from .collector.intake import Intake
 from .collector.memory import keep_freed_memory
 from .exporter.otlp import run_as_otlp
+from .exporter.pages import ChosenSpans
 from .query.app import build_app
+from .query.jaeger import jaeger_services
 from .settings import Settings
 from .storage import Store
 
@@ -57,9 +59,10 @@ def serving(settings: Settings, on_end: Callable[[], None]) -> Iterator[Addresse
             routes=otlp_routes(intake),
             cors_origins=settings.cors_origins,
             run_as_otlp=run_as_otlp,
+            spans_in_bulk=ChosenSpans,
         )
         listener = parts.enter_context(_listen(settings.host, settings.http_port, "--http-port"))
-        grpc = _grpc_server(intake, settings)
+        grpc = _grpc_server(intake, settings, jaeger_services(app.state.asker.elsewhere(), run_as_otlp))
         parts.callback(grpc.stop, GRACE_S)
         grpc.start()
         parts.enter_context(_http_serving(app, listener, on_end))
@@ -67,11 +70,11 @@ def serving(settings: Settings, on_end: Callable[[], None]) -> Iterator[Addresse
         yield Addresses(_address(settings.host, grpc.port), f"http://{_address(settings.host, http_port)}", store.path)
 
 
-def _grpc_server(intake: Intake, settings: Settings) -> GrpcServer:
+def _grpc_server(intake: Intake, settings: Settings, services: Mapping[str, Methods]) -> GrpcServer:
     # gRPC says only that it could not bind; asking the system first tells why.
     _listen(settings.host, settings.grpc_port, "--grpc-port").close()
     try:
-        return GrpcServer(intake, host=settings.host, port=settings.grpc_port)
+        return GrpcServer(intake, host=settings.host, port=settings.grpc_port, services=services)
     except OSError as error:
         raise CannotServe(str(error)) from error
 

@@ -7,19 +7,30 @@ blocks, blocks without records, which points of a metric came together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
-from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData, ScopeLogs
-from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, MetricsData, ScopeMetrics
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, MetricsData
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource as OtlpResource
-from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, TracesData
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 from sqlalchemy import RowMapping, Select, select
 
-from ..storage import EventLink, EventLog, ExecutionEvent, Reader, Resource, Scope, Store, WorkflowMetric, WorkflowRun
+from ..storage import (
+    EventLink,
+    EventLog,
+    ExecutionEvent,
+    Reader,
+    Resource,
+    Scope,
+    Store,
+    WorkflowMetric,
+    WorkflowRun,
+    with_histories,
+)
 
 _EVENTS, _LOGS, _LINKS = ExecutionEvent.__table__, EventLog.__table__, EventLink.__table__
 _METRICS = WorkflowMetric.__table__
@@ -33,7 +44,27 @@ def run_as_otlp(store: Store, run_id: UUID) -> bytes | None:
     """
     with store.read() as reader:
         run = _first(reader, select(WorkflowRun.__table__).where(WorkflowRun.id == run_id))
-        return None if run is None else _traces(reader, run).SerializeToString()
+        if run is None:
+            return None
+        events = _of_run(_EVENTS, run).order_by(_EVENTS.c.started_at_unix_nano, _EVENTS.c.id)
+        return traces_of(reader, reader.rows(events)).SerializeToString()
+
+
+def traces_of(reader: Reader, events: Sequence[RowMapping]) -> TracesData:
+    """The events (whole rows of `execution_events`) with all that they have, in their order as far as blocks allow: a
+    block holds spans of one run, one resource and one scope."""
+    logs = _by_event(reader, _of_events(_LOGS, events).where(_LOGS.c.log_index >= 0).order_by(_LOGS.c.log_index))
+    links = _by_event(reader, _of_events(_LINKS, events).order_by(_LINKS.c.link_index))
+    traces = TracesData()
+    blocks = _Blocks(reader, events, traces.resource_spans, "scope_spans")
+    for event in with_histories(reader.rows, events):
+        span = blocks.of(event, event["run_id"]).spans.add()
+        _fill_span(span, event)
+        for log in logs.get((event["run_id"], event["id"]), ()):
+            _fill_log(span.events.add(), log)
+        for link in links.get((event["run_id"], event["id"]), ()):
+            _fill_link(span.links.add(), link)
+    return traces
 
 
 def logs_as_otlp(store: Store, run_id: UUID | None) -> bytes | None:
@@ -51,46 +82,22 @@ def metrics_as_otlp(store: Store, *, since: int = 0, until: int = _LAST) -> byte
     `MetricsData`, by time, each in a `Metric` of its own. Raises QueryTimeout."""
     points = select(_METRICS).where(_METRICS.c.time_unix_nano.between(since, until), _METRICS.c.otlp.is_not(None))
     metrics = MetricsData()
-    blocks: dict[tuple[int, int], ScopeMetrics] = {}
     with store.read() as reader:
-        for row in reader.rows(points.order_by(_METRICS.c.time_unix_nano, _METRICS.c.id)):
-            origin = row["resource_id"], row["scope_id"]
-            if origin not in blocks:
-                blocks[origin] = _block(reader, metrics.resource_metrics, "scope_metrics", *origin)
-            blocks[origin].metrics.append(Metric.FromString(row["otlp"]))
+        rows = reader.rows(points.order_by(_METRICS.c.time_unix_nano, _METRICS.c.id))
+        blocks = _Blocks(reader, rows, metrics.resource_metrics, "scope_metrics")
+        for row in rows:
+            blocks.of(row).metrics.append(Metric.FromString(row["otlp"]))
     return metrics.SerializeToString()
 
 
 def _logs(reader: Reader, of_run: Select[Any]) -> LogsData:
     logs = LogsData()
-    blocks: dict[tuple[int, int], ScopeLogs] = {}
     records = of_run.where(_LOGS.c.log_index < 0, _LOGS.c.resource_id.is_not(None))
-    for row in reader.rows(records.order_by(_LOGS.c.event_started_at_unix_nano, _LOGS.c.log_index)):
-        origin = row["resource_id"], row["scope_id"]
-        if origin not in blocks:
-            blocks[origin] = _block(reader, logs.resource_logs, "scope_logs", *origin)
-        _fill_record(blocks[origin].log_records.add(), row)
+    rows = reader.rows(records.order_by(_LOGS.c.event_started_at_unix_nano, _LOGS.c.log_index))
+    blocks = _Blocks(reader, rows, logs.resource_logs, "scope_logs")
+    for row in rows:
+        _fill_record(blocks.of(row).log_records.add(), row)
     return logs
-
-
-def _traces(reader: Reader, run: RowMapping) -> TracesData:
-    span_events = _of_run(_LOGS, run).where(_LOGS.c.log_index >= 0)
-    logs = _by_event(reader, span_events.order_by(_LOGS.c.log_index))
-    links = _by_event(reader, _of_run(_LINKS, run).order_by(_LINKS.c.link_index))
-    traces = TracesData()
-    blocks: dict[tuple[int, int], ScopeSpans] = {}
-    events = _of_run(_EVENTS, run).order_by(_EVENTS.c.started_at_unix_nano, _EVENTS.c.id)
-    for event in reader.rows(events):
-        origin = event["resource_id"], event["scope_id"]
-        if origin not in blocks:
-            blocks[origin] = _block(reader, traces.resource_spans, "scope_spans", *origin)
-        span = blocks[origin].spans.add()
-        _fill_span(span, event)
-        for log in logs.get(event["id"], ()):
-            _fill_log(span.events.add(), log)
-        for link in links.get(event["id"], ()):
-            _fill_link(span.links.add(), link)
-    return traces
 
 
 def _of_run(table: Any, run: RowMapping) -> Select[Any]:
@@ -102,10 +109,19 @@ def _of_run(table: Any, run: RowMapping) -> Select[Any]:
     )
 
 
-def _by_event(reader: Reader, statement: Select[Any]) -> dict[str, list[RowMapping]]:
-    rows: dict[str, list[RowMapping]] = {}
+def _of_events(table: Any, events: Sequence[RowMapping]) -> Select[Any]:
+    """The rows of a table of events' parts that may be of these events, within their time bounds."""
+    starts = [event["started_at_unix_nano"] for event in events]
+    return select(table).where(
+        table.c.run_id.in_({event["run_id"] for event in events}),
+        table.c.event_started_at_unix_nano.between(min(starts, default=0), max(starts, default=0)),
+    )
+
+
+def _by_event(reader: Reader, statement: Select[Any]) -> dict[tuple[str, str], list[RowMapping]]:
+    rows: dict[tuple[str, str], list[RowMapping]] = {}
     for row in reader.rows(statement):
-        rows.setdefault(row["event_id"], []).append(row)
+        rows.setdefault((row["run_id"], row["event_id"]), []).append(row)
     return rows
 
 
@@ -113,22 +129,37 @@ def _first(reader: Reader, statement: Select[Any]) -> RowMapping | None:
     return next(iter(reader.rows(statement)), None)
 
 
-def _block(reader: Reader, resource_blocks: Any, scope_blocks: str, resource_id: int, scope_id: int) -> Any:
-    """A new block in `resource_blocks` for what comes from this resource and scope."""
-    resource = _first(reader, select(Resource.__table__).where(Resource.id == resource_id))
-    scope = _first(reader, select(Scope.__table__).where(Scope.id == scope_id))
-    assert resource is not None, "the writer stores an event's resource before the event"  # noqa: S101
-    assert scope is not None, "the writer stores an event's scope before the event"  # noqa: S101
-    of_resource = resource_blocks.add(schema_url=resource["schema_url"] or "")
-    of_scope = getattr(of_resource, scope_blocks).add(schema_url=scope["schema_url"] or "")
-    if resource["otlp"] is not None:
-        of_resource.resource.CopyFrom(_parsed(OtlpResource, resource["otlp"]) or OtlpResource())
-    if scope["otlp"] is not None:
-        of_scope.scope.CopyFrom(_parsed(InstrumentationScope, scope["otlp"]) or InstrumentationScope())
-    return of_scope
+class _Blocks:
+    """The blocks of `message_blocks` for what comes from the origins of `rows`, each added when its first record is."""
+
+    def __init__(self, reader: Reader, rows: Sequence[RowMapping], message_blocks: Any, scope_blocks: str) -> None:
+        self._resources = _origins(reader, Resource, {row["resource_id"] for row in rows})
+        self._scopes = _origins(reader, Scope, {row["scope_id"] for row in rows})
+        self._message_blocks, self._scope_blocks = message_blocks, scope_blocks
+        self._blocks: dict[tuple[Any, ...], Any] = {}
+
+    def of(self, row: Mapping[str, Any], *apart: str) -> Any:
+        """The block of the row's resource and scope, and of what else is to be kept `apart`."""
+        key = row["resource_id"], row["scope_id"], *apart
+        if key not in self._blocks:
+            self._blocks[key] = self._add(self._resources[row["resource_id"]], self._scopes[row["scope_id"]])
+        return self._blocks[key]
+
+    def _add(self, resource: RowMapping, scope: RowMapping) -> Any:
+        of_resource = self._message_blocks.add(schema_url=resource["schema_url"] or "")
+        of_scope = getattr(of_resource, self._scope_blocks).add(schema_url=scope["schema_url"] or "")
+        if resource["otlp"] is not None:
+            of_resource.resource.CopyFrom(_parsed(OtlpResource, resource["otlp"]) or OtlpResource())
+        if scope["otlp"] is not None:
+            of_scope.scope.CopyFrom(_parsed(InstrumentationScope, scope["otlp"]) or InstrumentationScope())
+        return of_scope
 
 
-def _fill_span(span: Span, event: RowMapping) -> None:
+def _origins(reader: Reader, table: type[Resource | Scope], ids: Collection[int]) -> dict[int, RowMapping]:
+    return {row["id"]: row for row in reader.rows(select(table.__table__).where(table.id.in_(ids)))}
+
+
+def _fill_span(span: Span, event: Mapping[str, Any]) -> None:
     span_id = event["id"] if event["otel_span_id"] is None else event["otel_span_id"]
     span.trace_id, span.span_id = bytes.fromhex(event["run_id"]), bytes.fromhex(span_id)
     span.parent_span_id = bytes.fromhex(event["parent_event_id"] or "")
@@ -170,7 +201,7 @@ def _fill_link(link: Span.Link, row: RowMapping) -> None:
     _fill_attributes(link, row, Span.Link)
 
 
-def _fill_attributes(message: Any, row: RowMapping, message_type: Any) -> None:
+def _fill_attributes(message: Any, row: Mapping[str, Any], message_type: Any) -> None:
     """The attributes, or whatever the residue says instead of the columns."""
     residue = None if row["otlp_residue"] is None else _parsed(message_type, row["otlp_residue"])
     if residue is None:

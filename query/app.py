@@ -19,6 +19,8 @@ from . import answers
 from .api import ERRORS, Ask, api, json_response, otlp
 from .asking import Asker
 from .errors import answer_errors
+from .export_api import SpansInBulk, export
+from .jaeger import jaeger_v1, jaeger_v3
 from .provenance_api import provenance
 
 RunAsOtlp = Callable[[Store, UUID], bytes | None]
@@ -26,19 +28,21 @@ RunAsOtlp = Callable[[Store, UUID], bytes | None]
 operation = APIRouter(tags=["operation"], responses=ERRORS)
 
 
-def build_app(
+def build_app(  # noqa: PLR0913 the parts that meet here
     store: Store,
     *,
     registry: CollectorRegistry,
     routes: Sequence[BaseRoute] = (),
     cors_origins: Sequence[str] = (),
     run_as_otlp: RunAsOtlp | None = None,
+    spans_in_bulk: SpansInBulk | None = None,
 ) -> FastAPI:
     """The application over `store`.
 
     `registry` is what /metrics shows; the application's own figures are added to it. `routes` are served as they are.
     `cors_origins` are the origins whose pages may call all of it. `run_as_otlp` makes a run's `TracesData`, or None
-    where there is no such run; without it there is no /api/runs/{run_id}/otlp.
+    where there is no such run; without it there is no /api/runs/{run_id}/otlp. `spans_in_bulk` likewise for
+    /api/export.
     """
     app = FastAPI(title="clew", version=__version__, summary="Traces of agents' workflows, asked for.", redoc_url=None)
     app.state.asker = Asker(store, registry)
@@ -47,8 +51,13 @@ def build_app(
     answer_errors(app)
     app.include_router(api)
     app.include_router(provenance)
+    app.include_router(jaeger_v1)
     if run_as_otlp is not None:
         app.include_router(otlp)
+        app.include_router(jaeger_v3)
+    if spans_in_bulk is not None:
+        app.state.spans_in_bulk = spans_in_bulk
+        app.include_router(export)
     app.include_router(operation)
     app.router.routes.extend(routes)
     app.state.given_routes = routes
