@@ -1,0 +1,240 @@
+"""A filter as SQL: `of_events` is the condition over `execution_events`, `of_runs` that over `workflow_runs`.
+
+What a user wrote is bound, never part of the statement. Attributes are compared as DuckDB compares VARIANTs: by type
+first, true and false before whole numbers (exactly) before doubles before texts before bytes. So every comparison here
+is a range or two in which no value of another type lies, and minima and maxima that are stored serve for it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ColumnElement,
+    Double,
+    LargeBinary,
+    Text,
+    Uuid,
+    and_,
+    case,
+    cast,
+    false,
+    func,
+    literal,
+    not_,
+    or_,
+    select,
+    true,
+    tuple_,
+    type_coerce,
+)
+
+from . import filter as meant
+from .events import EVENTS, LINKS, LOGS, RESOURCES, SCOPES, json_text
+from .filter import Order, Term
+from .filter_fields import Field, Kind, Owner, Value
+from .messages import MESSAGES
+from .runs import RUNS
+
+Condition = ColumnElement[bool]
+Between = tuple[int, int]
+
+_INT64 = (-(1 << 63), (1 << 63) - 1)
+_VARIANT_WHOLE = (-(1 << 63), (1 << 64) - 1)
+
+
+def of_events(term: Term, *, parts_between: Between = _INT64) -> Condition:
+    """The condition over EVENTS that is true for the events that are meant, and false or NULL for all others.
+
+    `parts_between`: the time bounds (nanoseconds) of all runs whose events are looked at, where the caller knows them;
+    logs and links of these events are looked for between them only."""
+    return _condition(term, lambda leaf: _of_event(leaf, parts_between))
+
+
+def of_runs(term: Term, *, events_where: Condition | None = None, parts_between: Between = _INT64) -> Condition:
+    """The condition over RUNS that is true for the runs that have an event that is meant. A term that asks of nothing
+    but the run is asked of the run, whatever events it has. `events_where` narrows the events that are looked at."""
+    if all(field is not None and field.owner is Owner.RUN for field in meant.fields_of(term)):
+        return _condition(term, _test)
+    matching = select(EVENTS.c.run_id).where(of_events(term, parts_between=parts_between))
+    condition: Condition = RUNS.c.id.in_(matching if events_where is None else matching.where(events_where))
+    return condition
+
+
+def _condition(term: Term, of_leaf: Callable[[Any], Condition]) -> Condition:
+    match term:
+        case meant.Every(terms):
+            return and_(true(), *(_condition(inner, of_leaf) for inner in terms))
+        case meant.Either(terms):
+            return or_(false(), *(_condition(inner, of_leaf) for inner in terms))
+        case meant.Not(inner):
+            return not_(func.coalesce(_condition(inner, of_leaf), false()))
+    return of_leaf(term)
+
+
+def _of_event(leaf: Any, parts_between: Between) -> Condition:
+    if isinstance(leaf, meant.Text):
+        return _says(leaf.text, parts_between)
+    return _owned(leaf.field.owner, _test(leaf), parts_between)
+
+
+def _owned(owner: Owner, test: Condition, parts_between: Between) -> Condition:
+    """The test of an owner's row, asked of the event."""
+    match owner:
+        case Owner.EVENT:
+            return test
+        case Owner.RUN:
+            found: Condition = EVENTS.c.run_id.in_(select(RUNS.c.id).where(test))
+        case Owner.RESOURCE:
+            found = EVENTS.c.resource_id.in_(select(RESOURCES.c.id).where(test))
+        case Owner.SCOPE:
+            found = EVENTS.c.scope_id.in_(select(SCOPES.c.id).where(test))
+        case Owner.LOG:
+            found = _has(LOGS, LOGS.c.event_started_at_unix_nano.between(*parts_between), test)
+        case Owner.LINK:
+            found = _has(LINKS, LINKS.c.event_started_at_unix_nano.between(*parts_between), test)
+    return found
+
+
+def _has(table: Any, *tests: Condition) -> Condition:
+    found: Condition = tuple_(EVENTS.c.run_id, EVENTS.c.id).in_(
+        select(table.c.run_id, table.c.event_id).where(table.c.event_id.is_not(None), *tests)
+    )
+    return found
+
+
+def _says(text: str, parts_between: Between) -> Condition:
+    """Free text: in the event's name, status message and attributes, its logs' names and contents, its messages."""
+    in_logs = or_(_contains(LOGS.c.name, text), _contains(LOGS.c.content, text))
+    return or_(
+        _contains(EVENTS.c.name, text),
+        _contains(EVENTS.c.status_message, text),
+        _contains(json_text(EVENTS.c.attributes), json.dumps(text, ensure_ascii=False)[1:-1]),
+        _owned(Owner.LOG, in_logs, parts_between),
+        _has(MESSAGES, _contains(MESSAGES.c.content, text)),
+    )
+
+
+def _contains(column: ColumnElement[Any], text: str) -> Condition:
+    return func.contains(func.lower(column), func.lower(literal(text, Text)))
+
+
+def _test(leaf: Any) -> Condition:
+    field: Field = leaf.field
+    if field.kind is Kind.ANY:
+        return _test_of_variant(func.variant_extract(field.column, literal(field.key, Text)), leaf)
+    column = type_coerce(field.column, _TYPES[field.kind])
+    match leaf:
+        case meant.Exists():
+            return column.is_not(None)
+        case meant.Matches(_, pattern):
+            return _full_match(_AS_TEXT[field.kind](column), pattern)
+        case meant.Among(_, values):
+            return or_(false(), *(_equals(column, field, value) for value in values))
+    return _in_order(column, field, leaf.order, leaf.value)
+
+
+def _equals(column: ColumnElement[Any], field: Field, value: Value) -> Condition:
+    if not isinstance(value, int | float):
+        return column == value
+    low, high = (_in_order(column, field, order, value) for order in (Order.AT_LEAST, Order.AT_MOST))
+    return and_(low, high)
+
+
+def _in_order(column: ColumnElement[Any], field: Field, order: Order, value: Any) -> Condition:
+    match field.kind:
+        case Kind.TEXT:
+            return _COMPARE[order](column, literal(value, Text))
+        case Kind.NUMBER:
+            return _between(column, _doubles(order, value), Double)
+    return _between(column, _wholes(order, value, _INT64), BigInteger)
+
+
+def _test_of_variant(value: ColumnElement[Any], leaf: Any) -> Condition:
+    match leaf:
+        case meant.Exists():
+            return value.is_not(None)
+        case meant.Matches(_, pattern):
+            return _full_match(_variant_text(value), pattern)
+        case meant.Among(_, values):
+            return value.in_([literal(form) for said in values for form in _forms(said)])
+        case meant.Compared(_, order, str() as text):
+            return and_(value >= "", value < literal(b"", LargeBinary), _COMPARE[order](value, literal(text, Text)))
+    wholes = _between(value, _wholes(leaf.order, leaf.value, _VARIANT_WHOLE), BigInteger)
+    return or_(wholes, _between(value, _doubles(leaf.order, leaf.value), Double))
+
+
+def _forms(value: Any) -> list[Any]:
+    """What equals the value: a number as a whole one and as a double, where it is exactly that."""
+    if isinstance(value, str | bool):
+        return [value]
+    whole = [int(value)] if value == int(value) and _VARIANT_WHOLE[0] <= value <= _VARIANT_WHOLE[1] else []
+    return [*whole, *([float(value)] if float(value) == value else [])]
+
+
+def _variant_text(value: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A text as it is, anything else as JSON; bytes have no text."""
+    of_type = func.variant_typeof(value)
+    return case((of_type == "VARCHAR", cast(value, Text)), (of_type != "BLOB", cast(cast(value, JSON), Text)))
+
+
+def _full_match(text: ColumnElement[Any], pattern: str) -> Condition:
+    return func.regexp_full_match(text, literal(pattern, Text), "s")
+
+
+def _between(column: ColumnElement[Any], bounds: tuple[Any, Any], of_type: Any) -> Condition:
+    first, last = bounds
+    return column.between(literal(first, of_type), literal(last, of_type)) if first <= last else false()
+
+
+def _wholes(order: Order, number: float, limits: Between) -> Between:
+    """The whole numbers within the limits that are in this order to the number."""
+    first, last = limits
+    match order:
+        case Order.AT_LEAST:
+            return max(first, math.ceil(number)), last
+        case Order.MORE:
+            return max(first, math.floor(number) + 1), last
+        case Order.AT_MOST:
+            return first, min(last, math.floor(number))
+    return first, min(last, math.ceil(number) - 1)
+
+
+def _doubles(order: Order, number: float) -> tuple[float, float]:
+    """The doubles that are in this order to the number: NaN is none of them."""
+    near = float(number)
+    match order:
+        case Order.AT_LEAST:
+            return (near if near >= number else math.nextafter(near, math.inf)), math.inf
+        case Order.MORE:
+            return (near if near > number else math.nextafter(near, math.inf)), math.inf
+        case Order.AT_MOST:
+            return -math.inf, (near if near <= number else math.nextafter(near, -math.inf))
+    return -math.inf, (near if near < number else math.nextafter(near, -math.inf))
+
+
+_COMPARE: dict[Order, Callable[[Any, Any], Condition]] = {
+    Order.LESS: lambda left, right: left < right,
+    Order.AT_MOST: lambda left, right: left <= right,
+    Order.MORE: lambda left, right: left > right,
+    Order.AT_LEAST: lambda left, right: left >= right,
+}
+
+# Bound values are compared as what is stored, not as the text that Python has for it.
+_TYPES: dict[Kind, Any] = {
+    Kind.TEXT: Text(),
+    Kind.NUMBER: Double(),
+    Kind.RUN_ID: Uuid(),
+    **dict.fromkeys((Kind.WHOLE, Kind.DURATION, Kind.TIME, Kind.EVENT_ID), BigInteger()),
+}
+
+_AS_TEXT: dict[Kind, Callable[[ColumnElement[Any]], ColumnElement[Any]]] = {
+    Kind.TEXT: lambda column: column,
+    Kind.RUN_ID: lambda column: func.replace(cast(column, Text), "-", ""),
+    Kind.EVENT_ID: lambda column: func.lpad(func.lower(func.to_hex(column)), 16, "0"),
+}
