@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping, Select, and_, func, or_, select
+from sqlalchemy import RowMapping, Select, and_, false, func, or_, select
 
 from ..storage import ExecutionEvent, Reader, Store, WorkflowRun, parse_event_id, run_id_text
 from .otlp import traces_of
@@ -60,6 +60,11 @@ class _Place:
 
     def text(self) -> str:
         return f"{self.run_started_at:x}.{self.run_id}.{self.started_at:x}.{self.event_id:x}"
+
+    @property
+    def is_end(self) -> bool:
+        """Whether the run is read to its end."""
+        return (self.started_at, self.event_id) == (_LAST, _LAST)
 
     @classmethod
     def parse(cls, text: str) -> _Place:
@@ -123,7 +128,8 @@ class ChosenSpans:
         statement = self._of_runs(select(_RUNS.c.id, started, *columns))
         if after is not None:
             later = and_(started == after.run_started_at, _RUNS.c.id > after.run_id)
-            statement = statement.where(or_(started > after.run_started_at, later, _RUNS.c.id == after.run_id))
+            begun = false() if after.is_end else _RUNS.c.id == after.run_id
+            statement = statement.where(or_(started > after.run_started_at, later, begun))
         return statement.order_by(started, _RUNS.c.id).limit(_RUNS_MAX)
 
 
