@@ -114,7 +114,7 @@ class NodeEventPage(Answer):
 
 
 class Spent(Answer):
-    """A sum of cost records. Cached and reasoning tokens are parts of the others."""
+    """A sum of the cost records that count. Cached and reasoning tokens are parts of the others."""
 
     records: int
     prompt_tokens: int
@@ -139,10 +139,10 @@ class AgentSpent(Spent):
 
 
 class CostAnswer(Answer):
-    """What one model call cost."""
+    """What one event reports that it cost."""
 
     id: int
-    agent_name: str | None
+    agent_name: Annotated[str | None, Field(description="The event's agent, or the nearest above that is named.")]
     model: str | None
     prompt_tokens: int | None
     completion_tokens: int | None
@@ -150,6 +150,7 @@ class CostAnswer(Answer):
     cached_tokens: int | None
     reasoning_tokens: int | None
     cost_usd: Dollars
+    counts: Annotated[bool, Field(description="False where events below report usage: sums take in theirs.")]
     source: Annotated[str, Field(description="`reported` by the producer, or `estimated` from tokens.")]
     step_id: str | None
     time_unix_nano: UnixNano

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import RowMapping, func, select
 
 from ..storage import Reader, Session
-from .costs import COSTS, spent, spent_columns
+from .costs import spent_by_runs
 from .errors import NotFound
 from .paging import Order
 from .parameters import SessionsWanted
@@ -33,9 +33,9 @@ def session_answer(reader: Reader, session_id: str) -> dict[str, Any]:
         message = f"there is no session {session_id[:80]!r}; GET /api/sessions lists those there are"
         raise NotFound(message, parameter="session_id")
     by_status = reader.rows(_runs_by_status(session_id))
-    [costs] = reader.rows(
-        select(*spent_columns()).where(COSTS.c.run_id.in_(select(RUNS.c.id).where(RUNS.c.session_id == session_id)))
-    )
+    its_runs = select(RUNS.c.id).where(RUNS.c.session_id == session_id)
+    since = min((row["first"] for row in by_status), default=0)
+    until = max((row["last"] for row in by_status), default=0)
     return {
         **_session_json(found[0]),
         "run_count": sum(row["runs"] for row in by_status),
@@ -43,7 +43,7 @@ def session_answer(reader: Reader, session_id: str) -> dict[str, Any]:
         "event_count": sum(int(row["events"]) for row in by_status),
         "error_count": sum(int(row["errors"]) for row in by_status),
         "last_activity_unix_nano": str(_last_activity(found[0], by_status)),
-        "costs": spent(costs),
+        "costs": spent_by_runs(reader, its_runs, since, until),
     }
 
 
@@ -54,6 +54,7 @@ def _runs_by_status(session_id: str) -> Any:
             func.count().label("runs"),
             func.sum(RUNS.c.event_count).label("events"),
             func.sum(RUNS.c.error_count).label("errors"),
+            func.min(RUNS.c.started_at_unix_nano).label("first"),
             func.max(func.greatest(RUNS.c.last_started_at_unix_nano, RUNS.c.completed_at_unix_nano)).label("last"),
         )
         .where(RUNS.c.session_id == session_id)

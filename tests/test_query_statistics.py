@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from uuid import UUID, uuid4
 
 import pytest
@@ -100,6 +101,17 @@ def counting(events: list[Event]) -> set[int]:
     return {event.id for event in events if event.reports} - above
 
 
+def user(event: Event, events: list[Event]) -> str | None:
+    """The agent that the event names, or else the nearest of its ancestors."""
+    by_id = {event.id: event for event in events}
+    for _ in events:
+        parent = by_id.get(event.parent) if event.parent is not None else None
+        if event.agent is not None or parent is None:
+            break
+        event = parent
+    return event.agent
+
+
 def usage(events: list[Event]) -> dict[str, object]:
     cents = [event.cents for event in events if event.cents is not None]
     return {
@@ -141,16 +153,21 @@ over_one_store = settings(max_examples=60, deadline=None, suppress_health_check=
 @over_one_store
 @given(events=runs())
 def test_usage_is_counted_once(recorder: Recorder, events: list[Event]) -> None:
-    """Tokens and cost are those of the reporting events above no other one, in total and by agent, type and model."""
+    """Tokens and cost are those of the reporting events above no other one, in total and by agent, type and model.
+    Those of an event that names no agent are its nearest ancestor's."""
     told = recorder.statistics(events)
     counted = [event for event in events if event.id in counting(events)]
 
     superseded = sum(event.reports for event in events) - len(counted)
     assert told["usage"] == {**usage(counted), "superseded_events": superseded}
-    for name, key in (("agent_name", "agent"), ("event_type", "event_type"), ("model", "model")):
-        groups = {getattr(event, key) for event in counted}
+    for name, key in (
+        ("agent_name", lambda event: user(event, events)),
+        ("event_type", attrgetter("event_type")),
+        ("model", attrgetter("model")),
+    ):
+        groups = {key(event) for event in counted}
         rows = {row.pop(name): row for row in told[f"usage_by_{name.removesuffix('_name')}"]}
-        assert rows == {group: usage([e for e in counted if getattr(e, key) == group]) for group in groups}
+        assert rows == {group: usage([e for e in counted if key(e) == group]) for group in groups}
 
 
 @over_one_store

@@ -1,0 +1,80 @@
+"""Whose usage counts, and for which agent.
+
+Tokens and cost are counted once: an agent's span often repeats the sum of the model calls below it, so an event that
+reports usage counts only when no event below it does. The events of a ring (their own ancestors) are all below one
+another. What an event uses that names no agent is its nearest ancestor's who does: OTel GenAI names the agent on
+`invoke_agent`, seldom on the model calls below it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import CTE, ColumnElement, and_, func, literal, or_, select
+
+from .events import EVENTS
+
+# How far above a model call its agent is looked for.
+AGENT_LEVELS_MAX = 1_000
+
+_COLUMNS = ("run_id", "id", "event_type", "agent_name", "model", "status", "duration_ns")
+USAGE = ("input_tokens", "output_tokens", "cost_usd")
+
+
+def usage_of(wanted: ColumnElement[bool]) -> CTE:
+    """The events that are `wanted`, whole runs: `run_id`, `id`, the columns that figures are made of, whether it
+    `reports` usage, whether that `counts`, whether events below report it too (`superseded`), and its `user`, the agent
+    that the usage is put down to."""
+    event = _events(wanted)
+    above, acting = _above_usage(event), _acting_agents(event)
+    return (
+        select(
+            event,
+            (event.c.reports & above.c.id.is_(None)).label("counts"),
+            above.c.id.is_not(None).label("superseded"),
+            func.coalesce(event.c.agent_name, acting.c.agent_name).label("user"),
+        )
+        .join_from(event, above, _is(above, event.c.run_id, event.c.id), isouter=True)
+        .join(acting, _is(acting, event.c.run_id, event.c.id), isouter=True)
+        .cte("used")
+    )
+
+
+def _events(wanted: ColumnElement[bool]) -> CTE:
+    """With `parent_id`, null for an event that is its own parent."""
+    usage = [EVENTS.c[name] for name in USAGE]
+    return (
+        select(
+            *(EVENTS.c[name] for name in _COLUMNS),
+            *usage,
+            func.nullif(EVENTS.c.parent_event_id, EVENTS.c.id).label("parent_id"),
+            or_(*(column.is_not(None) for column in usage)).label("reports"),
+        )
+        .where(wanted)
+        .cte("event")
+        .prefix_with("MATERIALIZED")
+    )
+
+
+def _above_usage(event: CTE) -> CTE:
+    """(run_id, id) of all ancestors of events that report usage. UNION keeps each once, so rings end too."""
+    reporting = select(event.c.run_id, event.c.parent_id.label("id"))
+    above = reporting.where(event.c.reports, event.c.parent_id.is_not(None)).cte("above_usage", recursive=True)
+    parents = select(event.c.run_id, event.c.parent_id).join(above, _is(event, above.c.run_id, above.c.id))
+    return above.union(parents.where(event.c.parent_id.is_not(None)))
+
+
+def _acting_agents(event: CTE) -> CTE:
+    """(run_id, id, agent_name) of the events that report usage and name no agent: the nearest ancestor's."""
+    nameless = select(event.c.run_id, event.c.id, event.c.parent_id.label("ancestor_id"), literal(1).label("level"))
+    way_up = nameless.where(event.c.reports, event.c.agent_name.is_(None)).cte("way_up", recursive=True)
+    further = select(way_up.c.run_id, way_up.c.id, event.c.parent_id, way_up.c.level + 1)
+    further = further.join(event, _is(event, way_up.c.run_id, way_up.c.ancestor_id))
+    way_up = way_up.union_all(further.where(event.c.agent_name.is_(None), way_up.c.level < AGENT_LEVELS_MAX))
+    found = select(way_up.c.run_id, way_up.c.id, event.c.agent_name)
+    found = found.join(event, _is(event, way_up.c.run_id, way_up.c.ancestor_id))
+    return found.where(event.c.agent_name.is_not(None)).cte("acting")
+
+
+def _is(event: CTE, run_id: Any, event_id: Any) -> ColumnElement[bool]:
+    return and_(event.c.run_id == run_id, event.c.id == event_id)
