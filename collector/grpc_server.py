@@ -1,4 +1,4 @@
-"""OTLP over gRPC, with health and reflection beside it.
+"""OTLP over gRPC, with health and reflection beside it, and the services it is handed.
 
 Requests pass through as bytes: nothing is parsed here. grpcio undoes gzip and deflate itself, and holds the result to
 the size limit too; an encoding that it does not know (zstd) it refuses before a handler sees the call.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -26,6 +26,7 @@ _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Methods = Mapping[str, grpc.RpcMethodHandler]
 _Export = Callable[[bytes, grpc.aio.ServicerContext], Awaitable[bytes]]
 
 
@@ -33,9 +34,19 @@ class GrpcServer:
     """Listens once built, serves from `start` to `stop`, on an event loop in a thread of its own: a request that waits
     for its commit takes no thread, so only the intake's bytes bound how many can wait together."""
 
-    def __init__(self, intake: Intake, *, host: str, port: int, payload_bytes_max: int = 64 << 20) -> None:
-        """Binds `host`:`port` (0: a free port). Raises OSError that names the address when it cannot."""
+    def __init__(
+        self,
+        intake: Intake,
+        *,
+        host: str,
+        port: int,
+        payload_bytes_max: int = 64 << 20,
+        services: Mapping[str, Methods] | None = None,
+    ) -> None:
+        """Binds `host`:`port` (0: a free port). `services` are served beside OTLP: by their full names, the
+        asynchronous handlers of their methods by name. Raises OSError that names the address when it cannot."""
         self._intake = intake
+        self._beside = services or {}
         self._health = health.aio.HealthServicer()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="clew-grpc", daemon=True)
@@ -63,8 +74,10 @@ class GrpcServer:
             export = grpc.unary_unary_rpc_method_handler(self._export_of(signal))
             handler = grpc.method_handlers_generic_handler(signal.service.full_name, {"Export": export})
             self._server.add_generic_rpc_handlers((handler,))
+        for name, methods in self._beside.items():
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, methods),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        beside = (health.SERVICE_NAME, reflection.SERVICE_NAME)
+        beside = (*self._beside, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection((*_SERVICES, *beside), self._server)
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
@@ -74,7 +87,7 @@ class GrpcServer:
 
     async def _started(self) -> None:
         await self._server.start()
-        for service in ("", *_SERVICES):
+        for service in ("", *_SERVICES, *self._beside):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
 
     async def _stopped(self, grace_s: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from typing import Concatenate, ParamSpec, TypeVar
 
 from anyio import CapacityLimiter, to_thread
@@ -29,6 +30,12 @@ class Asker:
         self._seconds = Histogram(
             "clew_query_seconds", "Time to answer a question, waiting not included.", ["question"], registry=registry
         )
+
+    def elsewhere(self) -> Asker:
+        """Another for another event loop: of the same store and figures, with places of its own."""
+        other = copy(self)
+        other._limiter, other._taken = CapacityLimiter(ANSWERED_AT_ONCE_MAX), 0
+        return other
 
     async def ask(self, question: Callable[Concatenate[Reader, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What `question` answers, given a reader. Raises what it raises, QueryTimeout, and Busy past WAITING_MAX."""

@@ -60,13 +60,14 @@ def _exact(text: str, residue: bytes, owner: AttributeOwner) -> str:
 
 
 def _members(pairs: Iterable[KeyValue]) -> dict[str, Any]:
-    return {pair.key: _value(pair.value) for pair in pairs}
+    return {pair.key: value_json(pair.value) for pair in pairs}
 
 
-def _value(value: AnyValue) -> Any:
+def value_json(value: AnyValue) -> Any:
+    """An OTLP value as JSON can say it."""
     match value.WhichOneof("value"):
         case "array_value":
-            return [_value(item) for item in value.array_value.values]
+            return [value_json(item) for item in value.array_value.values]
         case "kvlist_value":
             return _members(value.kvlist_value.values)
         case "double_value":

@@ -1,0 +1,83 @@
+"""Version 3 of Jaeger's API over HTTP: traces as OTLP, and the services, operations and summaries its page asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
+from sqlalchemy import RowMapping
+
+from ...storage import Store
+from ..api import Ask, json_response
+from ..errors import InvalidParameter, NotFound
+from .errors import V3Route
+from .messages import API_V3, message_class
+from .otlp_json import otlp_json
+from .parameters import parse_trace_id, v3_search
+from .search import check_size, find_traces, traces_by_id
+from .services import operations, services
+from .summaries import find_summaries
+
+RunAsOtlp = Callable[[Store, UUID], bytes | None]
+
+v3 = APIRouter(prefix="/api/v3", tags=["jaeger"], route_class=V3Route, default_response_class=Response)
+
+_Summaries = message_class(API_V3, "FindTraceSummariesResponse")
+
+
+@v3.get("/services", summary="Jaeger: services")
+async def list_services(asker: Ask) -> Response:
+    """The names of all services that have spans."""
+    return json_response({"services": await asker.ask(services)})
+
+
+@v3.get("/operations", summary="Jaeger: operations of a service, with their kinds")
+async def list_operations(request: Request, asker: Ask) -> Response:
+    """`service` and, if so wished, `spanKind`. An operation of no kind is shown as internal."""
+    given = request.query_params
+    if not given.get("service"):
+        raise InvalidParameter("parameter 'service' is required", parameter="service")
+    kind = given.get("spanKind") or given.get("span_kind") or ""
+    found = await asker.ask(operations, given["service"], kind)
+    return json_response({"operations": [{"name": name, "spanKind": kind or "internal"} for name, kind in found]})
+
+
+@v3.get("/traces", summary="Jaeger: traces with a span like this, newest first")
+async def search_traces(request: Request, asker: Ask) -> Response:
+    """`query.startTimeMin` and `query.startTimeMax` are required; `query.serviceName`, `.operationName`, `.attributes`,
+    `.durationMin`, `.durationMax` and `.searchDepth` narrow the search."""
+    return await _as_otlp(request, asker, await asker.ask(find_traces, v3_search(request.query_params)))
+
+
+@v3.get("/traces/{trace_id}", summary="Jaeger: one trace")
+async def get_trace(request: Request, asker: Ask, trace_id: str) -> Response:
+    """The trace as OTLP. The id may lack leading zeros."""
+    return await _as_otlp(request, asker, await asker.ask(traces_by_id, [parse_trace_id(trace_id)]))
+
+
+@v3.get("/trace-summaries", summary="Jaeger: what the traces found amount to")
+async def search_summaries(request: Request, asker: Ask) -> Response:
+    """Asked for as /api/v3/traces is, without the spans."""
+    found = await asker.ask(find_summaries, v3_search(request.query_params))
+    return json_response({"summaries": [], **otlp_json(_Summaries(summaries=found))})
+
+
+async def _as_otlp(request: Request, asker: Ask, runs: Sequence[RowMapping]) -> Response:
+    read = request.app.state.run_as_otlp
+    check_size(runs)
+    blocks: list[bytes] = []
+    for run in runs:
+        blocks += await asker.run("jaeger_trace", partial(_blocks, read, asker.store, UUID(run["id"])))
+    if not blocks:
+        raise NotFound("No traces found")
+    return json_response(b'{"result":{"resourceSpans":[' + b",".join(blocks) + b"]}}")
+
+
+def _blocks(read: RunAsOtlp, store: Store, run_id: UUID) -> list[bytes]:
+    """The blocks of spans of the run as OTLP's JSON; none when it has gone meanwhile."""
+    traces = read(store, run_id)
+    return [orjson.dumps(otlp_json(block)) for block in TracesData.FromString(traces or b"").resource_spans]

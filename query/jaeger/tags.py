@@ -1,0 +1,129 @@
+"""Tags: the key and text that Jaeger searches spans by.
+
+A tag matches a span where the key has that value among the attributes of the span, its resource, its scope, one of its
+events or one of its links. The value is text; a number, a boolean or a list matches when it is written that way. Some
+keys are not attributes in OTLP: Jaeger shows them as tags, so they are found as such.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    Double,
+    Text,
+    and_,
+    cast,
+    func,
+    not_,
+    or_,
+    select,
+    try_cast,
+    tuple_,
+    type_coerce,
+)
+
+from ..events import EVENTS, LINKS, LOGS, RESOURCES, SCOPES
+from .services import kind_number
+
+_STATUS_CODES = {"UNSET": 0, "OK": 1, "ERROR": 2}
+_BOOLEANS = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}
+
+
+def matches_tag(key: str, text: str, first: int, last: int) -> ColumnElement[bool]:
+    """Does an event, one of those that start from `first` to `last`, have the tag?"""
+    shown_as_tag = _SHOWN_AS_TAGS.get(key)
+    condition = shown_as_tag(text) if shown_as_tag else None
+    return _among_attributes(key, text, first, last) if condition is None else condition
+
+
+def _among_attributes(key: str, text: str, first: int, last: int) -> ColumnElement[bool]:
+    resource = _has(RESOURCES.c.attributes, key, text)
+    if key.startswith("resource."):
+        resource = or_(resource, _has(RESOURCES.c.attributes, key.removeprefix("resource."), text))
+    log = _has(LOGS.c.attributes, key, text)
+    if key == "event":  # what Jaeger calls the name of a span's event
+        log = or_(log, LOGS.c.name == text)
+    return or_(
+        _has(EVENTS.c.attributes, key, text),
+        EVENTS.c.resource_id.in_(select(RESOURCES.c.id).where(resource)),
+        EVENTS.c.scope_id.in_(select(SCOPES.c.id).where(_has(SCOPES.c.attributes, key, text))),
+        _has_part(LOGS, and_(LOGS.c.log_index >= 0, log), first, last),
+        _has_part(LINKS, _has(LINKS.c.attributes, key, text), first, last),
+    )
+
+
+def _has_part(table: Any, condition: ColumnElement[bool], first: int, last: int) -> ColumnElement[bool]:
+    """Does a row of `table`, logs or links, that belongs to the event meet the condition?"""
+    in_time = table.c.event_started_at_unix_nano.between(first, last)
+    owners = select(table.c.run_id, table.c.event_id).where(in_time, condition)
+    return tuple_(EVENTS.c.run_id, EVENTS.c.id).in_(owners)
+
+
+def _has(attributes: ColumnElement[Any], key: str, text: str) -> ColumnElement[bool]:
+    value = func.variant_extract(attributes, key)
+    ways: list[ColumnElement[bool]] = [cast(value, Text) == text]
+    number = _number(text)
+    if number is not None:  # the engine writes 100.0 for what Jaeger writes as 100
+        is_double = func.variant_typeof(value) == "DOUBLE"
+        ways.append(and_(is_double, try_cast(value, Double) == number))
+    if text[:1] in {"[", "{"}:
+        ways.append(type_coerce(cast(cast(value, JSON), Text), Text) == _compact(text))
+    # A key that is not there makes a comparison neither true nor false, which `not` would keep.
+    return func.coalesce(or_(*ways), False)
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _compact(text: str) -> str:
+    try:
+        return orjson.dumps(orjson.loads(text), option=orjson.OPT_SORT_KEYS).decode()
+    except orjson.JSONDecodeError:
+        return text
+
+
+def _error(text: str) -> ColumnElement[bool] | None:
+    wanted = _BOOLEANS.get(text.lower())
+    if wanted is None:
+        return None
+    failed = or_(EVENTS.c.status_code == _STATUS_CODES["ERROR"], _has(EVENTS.c.attributes, "error", "true"))
+    return failed if wanted else not_(failed)
+
+
+def _kind(text: str) -> ColumnElement[bool] | None:
+    kind = kind_number(text)
+    return None if kind is None else EVENTS.c.kind == kind
+
+
+def _status(text: str) -> ColumnElement[bool] | None:
+    code = _STATUS_CODES.get(text.upper())
+    return None if code is None else EVENTS.c.status_code == code
+
+
+def _scope_is(column: str) -> Callable[[str], ColumnElement[bool]]:
+    return lambda text: EVENTS.c.scope_id.in_(select(SCOPES.c.id).where(SCOPES.c[column] == text))
+
+
+_SHOWN_AS_TAGS: dict[str, Callable[[str], ColumnElement[bool] | None]] = {
+    "error": _error,
+    "span.kind": _kind,
+    "span.status": _status,
+    "otel.status_code": _status,
+    "otel.status_description": lambda text: EVENTS.c.status_message == text,
+    "w3c.tracestate": lambda text: EVENTS.c.trace_state == text,
+    "scope.name": _scope_is("name"),
+    "scope.version": _scope_is("version"),
+    "otel.scope.name": _scope_is("name"),
+    "otel.scope.version": _scope_is("version"),
+}
