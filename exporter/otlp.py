@@ -138,7 +138,7 @@ class _Blocks:
         self._message_blocks, self._scope_blocks = message_blocks, scope_blocks
         self._blocks: dict[tuple[Any, ...], Any] = {}
 
-    def of(self, row: Mapping[str, Any], *apart: str) -> Any:
+    def of(self, row: RowMapping, *apart: str) -> Any:
         """The block of the row's resource and scope, and of what else is to be kept `apart`."""
         key = row["resource_id"], row["scope_id"], *apart
         if key not in self._blocks:
@@ -159,7 +159,7 @@ def _origins(reader: Reader, table: type[Resource | Scope], ids: Collection[int]
     return {row["id"]: row for row in reader.rows(select(table.__table__).where(table.id.in_(ids)))}
 
 
-def _fill_span(span: Span, event: Mapping[str, Any]) -> None:
+def _fill_span(span: Span, event: RowMapping) -> None:
     span_id = event["id"] if event["otel_span_id"] is None else event["otel_span_id"]
     span.trace_id, span.span_id = bytes.fromhex(event["run_id"]), bytes.fromhex(span_id)
     span.parent_span_id = bytes.fromhex(event["parent_event_id"] or "")
@@ -201,7 +201,7 @@ def _fill_link(link: Span.Link, row: RowMapping) -> None:
     _fill_attributes(link, row, Span.Link)
 
 
-def _fill_attributes(message: Any, row: Mapping[str, Any], message_type: Any) -> None:
+def _fill_attributes(message: Any, row: RowMapping, message_type: Any) -> None:
     """The attributes, or whatever the residue says instead of the columns."""
     residue = None if row["otlp_residue"] is None else _parsed(message_type, row["otlp_residue"])
     if residue is None:

@@ -2,8 +2,8 @@
 
 `schema` is the one definition of the tables; `migrate` brings a database to it; `engine` opens a database and holds
 what differs between engines. Writes come as `batch.SpanBatch`; `preparing` does what needs no database
-(`runs`, and `variant` for attributes), `writing` the rest in one transaction: parents first, duplicates settled by
-`identity`. Reads go through `reading`, read-only by the engine and bounded in time.
+(`runs`, `histories`, and `variant` for attributes), `writing` the rest in one transaction: parents first, duplicates
+settled by `identity`. Reads go through `reading`, read-only by the engine and bounded in time.
 
 Applications that open the file themselves use `database` (sessions that check `references`, follow `deleting` and keep
 runs true by `recounting`), the `repositories` and `persistence`.
@@ -52,6 +52,8 @@ from .schema import (
     EventType,
     ExecutionEvent,
     File,
+    Histories,
+    HistoryPart,
     Message,
     Project,
     Resource,
@@ -62,6 +64,7 @@ from .schema import (
     WorkflowMetric,
     WorkflowRun,
     WorkflowStep,
+    with_histories,
 )
 from .store import Store
 
@@ -91,6 +94,8 @@ __all__ = [
     "EventType",
     "ExecutionEvent",
     "File",
+    "Histories",
+    "HistoryPart",
     "InvalidId",
     "Message",
     "Origins",
@@ -126,4 +131,5 @@ __all__ = [
     "parse_run_id",
     "prepare",
     "run_id_text",
+    "with_histories",
 ]

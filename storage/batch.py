@@ -79,6 +79,15 @@ class AttributeColumns:
         entries = np.flatnonzero(np.isin(self.keys.indices.to_numpy(zero_copy_only=False), list(codes)))
         return np.unique(np.searchsorted(self.offsets, entries, side="right") - 1)
 
+    def without(self, entries: npt.NDArray[np.int64]) -> AttributeColumns:
+        """The attributes of the same owners but for these entries."""
+        kept = np.ones(len(self.types), dtype=bool)
+        kept[entries] = False
+        offsets = np.concatenate((np.zeros(1, np.int64), np.cumsum(kept)))[self.offsets]
+        at = pa.array(np.flatnonzero(kept))
+        values = {value_type: column.take(at) for value_type, column in self.values.items()}
+        return AttributeColumns(offsets, self.keys.take(at), self.types[kept], values)
+
     def _value(self, entry: int) -> Any:
         value_type = ValueType(int(self.types[entry]))
         if value_type is ValueType.NULL:

@@ -1,7 +1,8 @@
 """Deleting rows, on every engine the same way.
 
 DuckDB has no CASCADE and no SET NULL, so the schema's own foreign keys are followed here: what goes with a row goes
-first, links to it are set to NULL, then the row itself goes. Nothing is fetched; each step is one statement.
+first, links to it are set to NULL, then the row itself goes. Events take along what only they needed of their sessions'
+histories. Each step is one statement.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Iterator
 from sqlalchemy import ColumnElement, Connection, ForeignKeyConstraint, Table, select, tuple_, update
 from sqlalchemy import delete as delete_from
 
-from .schema import Base
+from . import histories
+from .schema import Base, ExecutionEvent
 
 
 def delete(connection: Connection, table: Table, condition: ColumnElement[bool]) -> None:
@@ -27,7 +29,9 @@ def delete(connection: Connection, table: Table, condition: ColumnElement[bool])
         elif foreign_key.ondelete == "SET NULL":
             cleared = list(foreign_key.columns)[-1]
             connection.execute(update(foreign_key.table).where(refers).values({cleared: None}))
+    sessions = histories.sessions_of(connection, condition) if table is ExecutionEvent.__table__ else []
     connection.execute(delete_from(table).where(condition))
+    histories.sweep(connection, sessions)
 
 
 def _references_to(table: Table) -> Iterator[ForeignKeyConstraint]:

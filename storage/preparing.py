@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from .batch import EventParts, Origins, SpanBatch
+from .histories import take_histories
 from .runs import run_deltas
 from .variant import RowsWithAttributes, with_attributes
 
@@ -27,18 +28,26 @@ class PreparedBatch:
     logs: RowsWithAttributes | None
     links: RowsWithAttributes | None
     records: dict[str, pa.Table]
+    history_parts: pa.Table | None
 
 
 def prepare(batch: SpanBatch) -> PreparedBatch:
     """Does for `batch` all that needs no database."""
+    events, (attributes, history) = (
+        batch.events.drop_columns(_OF_THE_RUN),
+        take_histories(batch.events, batch.attributes),
+    )
+    if history:
+        events = events.append_column("history_id", history.ids)
     return PreparedBatch(
         runs=run_deltas(batch.events),
         resources=_of(batch.resources),
         scopes=_of(batch.scopes),
-        events=with_attributes(batch.events.drop_columns(_OF_THE_RUN), batch.attributes),
+        events=with_attributes(events, attributes),
         logs=_of(batch.logs) if batch.logs else None,
         links=_of(batch.links) if batch.links else None,
         records=batch.records,
+        history_parts=history.parts if history else None,
     )
 
 

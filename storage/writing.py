@@ -31,6 +31,8 @@ from .variant import RowsWithAttributes
 
 KNOWN_KEYS_MAX = 200_000
 
+_KNOWN = ("sessions", "runs", "resources", "scopes", "history_parts")
+
 Bools = npt.NDArray[np.bool_]
 
 
@@ -55,7 +57,7 @@ class Writer:
         self._connection = native(self._holder)
         self._turn = threading.Lock()
         self.commits = Commits(engine)
-        self._known: dict[str, _Known] = {name: _Known() for name in ("sessions", "runs", "resources", "scopes")}
+        self._known: dict[str, _Known] = {name: _Known() for name in _KNOWN}
 
     def write(self, batch: PreparedBatch | PreparedHashed) -> WriteOutcome:
         """Stores the batch, see `Store.write_spans` and `Store.write_hashed`."""
@@ -120,6 +122,8 @@ class Writer:
         events = batch.events.rows
         settlement = settle(events, self._namesakes(events, known_runs))
         replaced = [(run_id, self._delete_event(run_id, event_id)) for run_id, event_id in settlement.replaced]
+        if batch.history_parts:
+            self._insert_history(batch.history_parts)
         self._insert("execution_events", _settled(batch.events, settlement, self.commits.stamp()))
         if not settlement.keep.all() or replaced:
             self._correct(events, settlement, replaced)
@@ -138,6 +142,12 @@ class Writer:
         if new:
             rows = origins.take(np.flatnonzero([number in new for number in ids]))
             self._insert(table, rows, "ON CONFLICT DO NOTHING")
+
+    def _insert_history(self, parts: pa.Table) -> None:
+        ids = parts["id"].to_pylist()
+        new = self._known["history_parts"].new_among(ids)
+        if new:
+            self._execute(_INSERT_HISTORY, incoming=parts.filter(pa.array([part in new for part in ids])))
 
     def _write_runs(self, runs: pa.Table, write_runs: _WriteRuns) -> list[_KnownRun]:
         """Brings the runs up to date; returns at least those that were there before."""
@@ -245,7 +255,7 @@ class _Known:
             self._committed.clear()
 
 
-_AS_UUID = ("run_id", "linked_run_id")
+_AS_UUID = ("run_id", "linked_run_id", "history_id")
 
 
 def _insert_statement(table: str, new: RowsWithAttributes, conflict: str) -> str:
@@ -295,6 +305,12 @@ def _with_owners(rows: pa.Table, owners: pa.Table, kept: Bools) -> pa.Table:
 _INSERT_SESSIONS = """
     INSERT INTO sessions (id, created_at_unix_nano, status)
     SELECT session_id, min(started_at_unix_nano), 'active' FROM runs GROUP BY session_id ON CONFLICT DO NOTHING
+"""
+
+_INSERT_HISTORY = """
+    INSERT INTO history_parts BY NAME
+    SELECT * REPLACE (id::UUID AS id, list_transform(parts, lambda part: part::UUID) AS parts) FROM incoming
+    ON CONFLICT DO NOTHING
 """
 
 _INSERT_RUNS = "INSERT INTO workflow_runs BY NAME SELECT * REPLACE (id::UUID AS id) FROM runs"

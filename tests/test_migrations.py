@@ -10,11 +10,11 @@ from uuid import UUID
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from sqlalchemy import JSON, Column, Engine, TypeDecorator, text
+from sqlalchemy import ARRAY, JSON, Column, Engine, TypeDecorator, text, update
 
 from clew.collector.projection import read_requests
 from clew.exporter.otlp import run_as_otlp
-from clew.storage import Base, SchemaUnknown, StorageError, Store, migrate
+from clew.storage import Base, HistoryPart, SchemaUnknown, StorageError, Store, migrate
 from clew.storage.engine import open_engine
 from clew.storage.schema import VIEWS, Variant
 from clew.storage.schema.base import HexUuid, Word
@@ -53,6 +53,8 @@ def full(path: Path) -> Path:
     with engine.begin() as connection:
         for table in Base.metadata.sorted_tables:
             connection.execute(table.insert().values({column: _some(column) for column in table.columns}))
+        # What it stands for goes back into the attributes on the way down: nothing, as it is no more than these.
+        connection.execute(update(HistoryPart).values(text="{}"))
     engine.dispose()
     return path
 
@@ -65,6 +67,8 @@ def _some(column: Column[Any]) -> Any:
         return next(iter(column.type.enum))
     if isinstance(column.type, JSON | Variant):
         return {"key": ["value", 1, None]}
+    if isinstance(column.type, ARRAY):
+        return []
     return {int: 7, str: "text", float: 0.5, bytes: b"bytes", Decimal: Decimal("0.25")}[_python_type(column)]
 
 

@@ -11,6 +11,7 @@ follows them.
 
 from .base import Base, Variant
 from .descriptions import VIEWS
+from .history import Histories, HistoryPart, with_histories
 from .telemetry import EventLink, EventLog, EventType, ExecutionEvent, Resource, Scope, WorkflowMetric
 from .workflow import (
     AgentRun,
@@ -47,6 +48,8 @@ __all__ = [
     "EventType",
     "ExecutionEvent",
     "File",
+    "Histories",
+    "HistoryPart",
     "Message",
     "Project",
     "Resource",
@@ -58,4 +61,5 @@ __all__ = [
     "WorkflowMetric",
     "WorkflowRun",
     "WorkflowStep",
+    "with_histories",
 ]

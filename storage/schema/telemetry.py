@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, ForeignKey, func
 from sqlalchemy.ext.hybrid import hybrid_property
-from sqlalchemy.orm import Mapped, mapped_column, relationship, synonym
+from sqlalchemy.orm import Mapped, mapped_column, object_session, relationship, synonym
+from sqlalchemy.orm.exc import DetachedInstanceError
 
 from ..conventions import AGENT_ROLES, EVENT_SUBTYPES, EVENT_TYPES
 from . import event_values, origin
 from .base import Base, EventId, HexInt64, HexUuid, OfRun, RunId, Variant, Word, new_id
+from .history import with_histories
 from .keys import counted, event_key, many, node_key, one, owned, run_key, step_key
 from .moments import Moment
 
@@ -73,6 +75,8 @@ class ExecutionEvent(OfRun, Base):
     content and keep the shared one in `otel_span_id`. `parent_event_id` is a soft link: parents come late or never.
     `otlp_residue` holds what the columns cannot say exactly, as a serialised OTLP `Span` with just those fields.
     `execution_order` and `depth` are the producer's, where it gave them; the tree's own are worked out when it is read.
+    `attributes` are whole here and in every answer; in SQL they lack those that repeat a conversation at length:
+    `history_id` stands for them, see `storage.histories`.
     `stored_at_unix_nano` rises from commit to commit, see `storage.commits`; NULL for events stored before it was kept.
     """
 
@@ -110,7 +114,8 @@ class ExecutionEvent(OfRun, Base):
     dropped_attributes_count: Mapped[int] = mapped_column(default=0)
     dropped_events_count: Mapped[int] = mapped_column(default=0)
     dropped_links_count: Mapped[int] = mapped_column(default=0)
-    attributes: Mapped[Any] = mapped_column(Variant, default=dict)
+    stored_attributes: Mapped[Any] = mapped_column("attributes", Variant, default=dict)
+    history_id: Mapped[str | None] = mapped_column(HexUuid, ForeignKey("history_parts.id"))
     otlp_residue: Mapped[bytes | None]
     stored_at_unix_nano: Mapped[int | None] = mapped_column(default=time.time_ns, onupdate=time.time_ns)
 
@@ -141,6 +146,26 @@ class ExecutionEvent(OfRun, Base):
     messages: Mapped[list[Message]] = many("Message", "event_id", "ExecutionEvent", back="event")
     logs: Mapped[list[EventLog]] = many("EventLog", "event_id", "ExecutionEvent", back="event")
     links: Mapped[list[EventLink]] = many("EventLink", "event_id", "ExecutionEvent", back="event")
+
+    def _whole_attributes(self) -> Any:
+        """Asks the database where there is a history; raises DetachedInstanceError without one to ask."""
+        if self.history_id is None:
+            return self.stored_attributes
+        db_session = object_session(self)
+        if db_session is None:
+            raise DetachedInstanceError(f"the attributes of event {self.id} are not loaded; read them before closing")
+        row = {"attributes": self.stored_attributes, "history_id": self.history_id}
+        [whole] = with_histories(lambda parts: db_session.connection().execute(parts).mappings().all(), [row])
+        return whole["attributes"]
+
+    def _say_attributes(self, value: Any) -> None:
+        self.stored_attributes, self.history_id = value, None
+
+    @classmethod
+    def _attributes_in_queries(cls) -> ColumnElement[Any]:
+        return cls.stored_attributes.expression
+
+    attributes = hybrid_property(_whole_attributes, _say_attributes, expr=_attributes_in_queries)
 
     def _duration_ms(self) -> float | None:
         """Milliseconds; None for a moment and for an event that has not ended."""
