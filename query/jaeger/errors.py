@@ -16,6 +16,11 @@ from fastapi.routing import APIRoute
 from ...storage import QueryTimeout, StorageError
 from ..errors import ApiError
 
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {}}, "description": "As Jaeger answers it."},
+    "4XX": {"content": {"application/json": {}}, "description": "Jaeger's shape of an error; the message tells why."},
+    "5XX": {"content": {"application/json": {}}, "description": "Not now, or a fault of the server."},
+}
 GRPC_STATUS = {
     HTTPStatus.BAD_REQUEST: grpc.StatusCode.INVALID_ARGUMENT,
     HTTPStatus.NOT_FOUND: grpc.StatusCode.NOT_FOUND,

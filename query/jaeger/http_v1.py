@@ -13,14 +13,22 @@ from ...storage import Reader, run_id_text
 from ..api import Ask, json_response
 from ..errors import InvalidParameter, NotFound
 from .dependencies import dependencies
-from .errors import V1Route, envelope
-from .parameters import DependenciesQuery, MetricsQuery, OperationsQuery, SearchQuery, parse_trace_id
+from .errors import ANSWERS, V1Route, envelope
+from .parameters import (
+    DependenciesQuery,
+    MetricsQuery,
+    OperationsQuery,
+    SearchQuery,
+    ServiceName,
+    TraceId,
+    parse_trace_id,
+)
 from .search import TraceSearch, find_traces, traces_by_id
 from .services import operations, services
 from .span_metrics import call_rates, error_rates, latencies
 from .trace_json import traces_json
 
-v1 = APIRouter(prefix="/api", tags=["jaeger"], route_class=V1Route, default_response_class=Response)
+v1 = APIRouter(prefix="/api", tags=["jaeger"], route_class=V1Route, responses=ANSWERS)
 
 
 @v1.get("/services", summary="Jaeger: services")
@@ -41,7 +49,7 @@ async def list_operations(asker: Ask, wanted: OperationsQuery) -> Response:
 
 
 @v1.get("/services/{service:path}/operations", summary="Jaeger: names of a service's operations")
-async def list_operation_names(asker: Ask, service: str) -> Response:
+async def list_operation_names(asker: Ask, service: ServiceName) -> Response:
     """Each name once."""
     names = sorted({name for name, _ in await asker.ask(operations, service)})
     return json_response(envelope(names, total=len(names)))
@@ -56,7 +64,7 @@ async def search_traces(asker: Ask, wanted: SearchQuery) -> Response:
 
 
 @v1.get("/traces/{trace_id}", summary="Jaeger: one trace")
-async def get_trace(asker: Ask, trace_id: str) -> Response:
+async def get_trace(asker: Ask, trace_id: TraceId) -> Response:
     """The trace with all its spans. The id may lack leading zeros."""
     return json_response(await asker.ask(_trace, parse_trace_id(trace_id)))
 

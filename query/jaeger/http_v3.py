@@ -14,17 +14,17 @@ from sqlalchemy import RowMapping
 from ...storage import Store
 from ..api import Ask, json_response
 from ..errors import InvalidParameter, NotFound
-from .errors import V3Route
+from .errors import ANSWERS, V3Route
 from .messages import API_V3, message_class
 from .otlp_json import otlp_json
-from .parameters import parse_trace_id, v3_search
+from .parameters import V3_OPERATIONS, V3_SEARCH, TraceId, parse_trace_id, v3_search
 from .search import check_size, find_traces, traces_by_id
 from .services import operations, services
 from .summaries import find_summaries
 
 RunAsOtlp = Callable[[Store, UUID], bytes | None]
 
-v3 = APIRouter(prefix="/api/v3", tags=["jaeger"], route_class=V3Route, default_response_class=Response)
+v3 = APIRouter(prefix="/api/v3", tags=["jaeger"], route_class=V3Route, responses=ANSWERS)
 
 _Summaries = message_class(API_V3, "FindTraceSummariesResponse")
 
@@ -35,7 +35,7 @@ async def list_services(asker: Ask) -> Response:
     return json_response({"services": await asker.ask(services)})
 
 
-@v3.get("/operations", summary="Jaeger: operations of a service, with their kinds")
+@v3.get("/operations", summary="Jaeger: operations of a service, with their kinds", openapi_extra=V3_OPERATIONS)
 async def list_operations(request: Request, asker: Ask) -> Response:
     """`service` and, if so wished, `spanKind`. An operation of no kind is shown as internal."""
     given = request.query_params
@@ -46,7 +46,7 @@ async def list_operations(request: Request, asker: Ask) -> Response:
     return json_response({"operations": [{"name": name, "spanKind": kind or "internal"} for name, kind in found]})
 
 
-@v3.get("/traces", summary="Jaeger: traces with a span like this, newest first")
+@v3.get("/traces", summary="Jaeger: traces with a span like this, newest first", openapi_extra=V3_SEARCH)
 async def search_traces(request: Request, asker: Ask) -> Response:
     """`query.startTimeMin` and `query.startTimeMax` are required; `query.serviceName`, `.operationName`, `.attributes`,
     `.durationMin`, `.durationMax` and `.searchDepth` narrow the search."""
@@ -54,12 +54,12 @@ async def search_traces(request: Request, asker: Ask) -> Response:
 
 
 @v3.get("/traces/{trace_id}", summary="Jaeger: one trace")
-async def get_trace(request: Request, asker: Ask, trace_id: str) -> Response:
+async def get_trace(request: Request, asker: Ask, trace_id: TraceId) -> Response:
     """The trace as OTLP. The id may lack leading zeros."""
     return await _as_otlp(request, asker, await asker.ask(traces_by_id, [parse_trace_id(trace_id)]))
 
 
-@v3.get("/trace-summaries", summary="Jaeger: what the traces found amount to")
+@v3.get("/trace-summaries", summary="Jaeger: what the traces found amount to", openapi_extra=V3_SEARCH)
 async def search_summaries(request: Request, asker: Ask) -> Response:
     """Asked for as /api/v3/traces is, without the spans."""
     found = await asker.ask(find_summaries, v3_search(request.query_params))

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import orjson
-from fastapi import Query
+from fastapi import Path, Query
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema, model_validator
 from starlette.datastructures import QueryParams
 
@@ -190,6 +190,31 @@ def _times(end_ms: int | None, lookback_ms: int) -> tuple[int, int]:
     return max(0, last - lookback_ms * _MS), last
 
 
+def _described(**texts: str) -> dict[str, Any]:
+    """Parameters for OpenAPI of routes that read them themselves."""
+    told = [(name.replace("__", "."), text) for name, text in texts.items()]
+    return {
+        "parameters": [
+            {"name": name, "in": "query", "description": text, "schema": {"type": "string"}} for name, text in told
+        ]
+    }
+
+
+V3_SEARCH = _described(
+    query__startTimeMin="The span starts then or later: RFC 3339. Required.",
+    query__startTimeMax="The span starts before then. Required.",
+    query__serviceName="Only traces with a span of this service.",
+    query__operationName="Only traces in which that span has this name.",
+    query__attributes='What the span has as tags, as JSON: `{"http.status_code":"500"}`.',
+    query__durationMin="The span lasts that long or longer: `10us`.",
+    query__durationMax="The span does not last longer: `1.5s`.",
+    query__searchDepth="How many traces at most, newest first.",
+)
+V3_OPERATIONS = _described(
+    service="The service. Required.", spanKind="Only operations of this span kind, such as `server`."
+)
+TraceId = Annotated[str, Path(description="1 to 32 hex digits; leading zeros may be left out.")]
+ServiceName = Annotated[str, Path(description="The service's name.")]
 SearchQuery = Annotated[SearchWanted, Query()]
 OperationsQuery = Annotated[OperationsWanted, Query()]
 DependenciesQuery = Annotated[DependenciesWanted, Query()]

@@ -1,37 +1,29 @@
 """Tags: the key and text that Jaeger searches spans by.
 
 A tag matches a span where the key has that value among the attributes of the span, its resource, its scope, one of its
-events or one of its links. The value is text; a number, a boolean or a list matches when it is written that way. Some
-keys are not attributes in OTLP: Jaeger shows them as tags, so they are found as such.
+events or one of its links. The value is given as text, and whatever Jaeger writes as that text has it: a number, true
+and false, a list as JSON, bytes in base64. Some keys are no attributes in OTLP, but Jaeger shows them as tags; they are
+found as such.
 """
 
 from __future__ import annotations
 
-import math
+import re
+from base64 import b64decode
 from collections.abc import Callable
 from typing import Any
 
 import orjson
-from sqlalchemy import (
-    JSON,
-    ColumnElement,
-    Double,
-    Text,
-    and_,
-    cast,
-    func,
-    not_,
-    or_,
-    select,
-    try_cast,
-    tuple_,
-    type_coerce,
-)
+from sqlalchemy import JSON, ColumnElement, Text, and_, cast, false, func, literal, not_, or_, select, tuple_
 
 from ..events import EVENTS, LINKS, LOGS, RESOURCES, SCOPES
 from .services import kind_number
 
 _STATUS_CODES = {"UNSET": 0, "OK": 1, "ERROR": 2}
+_WHOLE = re.compile(r"0|-?[1-9]\d{0,18}", re.ASCII)
+_NUMBER = re.compile(r"-?\d{1,400}(\.\d{1,400})?([eE][-+]?\d{1,3})?", re.ASCII)
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}", re.ASCII)
+_INT64_END = 1 << 63
 _BOOLEANS = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}
 
 
@@ -66,24 +58,26 @@ def _has_part(table: Any, condition: ColumnElement[bool], first: int, last: int)
 
 
 def _has(attributes: ColumnElement[Any], key: str, text: str) -> ColumnElement[bool]:
-    value = func.variant_extract(attributes, key)
-    ways: list[ColumnElement[bool]] = [cast(value, Text) == text]
-    number = _number(text)
-    if number is not None:  # the engine writes 100.0 for what Jaeger writes as 100
-        is_double = func.variant_typeof(value) == "DOUBLE"
-        ways.append(and_(is_double, try_cast(value, Double) == number))
+    value = func.variant_extract(attributes, literal(key, Text))
+    has = value.in_([literal(form) for form in _forms(text)])
     if text[:1] in {"[", "{"}:
-        ways.append(type_coerce(cast(cast(value, JSON), Text), Text) == _compact(text))
+        has = or_(has, cast(cast(value, JSON), Text) == _compact(text))
     # A key that is not there makes a comparison neither true nor false, which `not` would keep.
-    return func.coalesce(or_(*ways), False)
+    return func.coalesce(has, false())
 
 
-def _number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
+def _forms(text: str) -> list[str | bool | int | float | bytes]:
+    """Every value that Jaeger writes as this text: the engine compares them by type."""
+    forms: list[str | bool | int | float | bytes] = [text]
+    if text in {"true", "false"}:
+        forms.append(text == "true")
+    if _NUMBER.fullmatch(text):
+        forms.append(float(text))
+    if _WHOLE.fullmatch(text) and -_INT64_END <= int(text) < _INT64_END:
+        forms.append(int(text))
+    if _BASE64.fullmatch(text) and len(text) % 4 == 0:
+        forms.append(b64decode(text))
+    return forms
 
 
 def _compact(text: str) -> str:

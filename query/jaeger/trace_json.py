@@ -28,7 +28,7 @@ _JS_INT_MAX = (1 << 53) - 1
 _STATUS_NAMES = {1: "OK", 2: "ERROR"}
 
 Json = dict[str, Any]
-_Parts = dict[tuple[str, int], list[Json]]
+_Event = tuple[str, int]
 
 
 def traces_json(reader: Reader, runs: Sequence[RowMapping]) -> Iterator[bytes]:
@@ -38,13 +38,12 @@ def traces_json(reader: Reader, runs: Sequence[RowMapping]) -> Iterator[bytes]:
         return
     origins = _Origins(reader, runs)
     logs, links = _logs(reader, runs), _links(reader, runs)
-    spans: dict[str, list[Json]] = {}
+    traces = {_dashed(run["id"]): _Trace(trace_id_text(run["id"])) for run in runs}
     for event in _rows(reader, _SPANS.where(of_runs(EVENTS, runs)).order_by(*_IN_TIME)):
         key = event["run_id"], event["id"]
-        span = _span(event, origins, logs.get(key, []), links.get(key, []))
-        spans.setdefault(event["run_id"], []).append(span)
-    for run in runs:
-        yield orjson.dumps(_trace(run["id"], spans.pop(_dashed(run["id"]), []), origins))
+        traces[event["run_id"]].add(event, origins, logs.get(key, []), links.get(key, []))
+    for trace in traces.values():
+        yield trace.json(origins)
 
 
 def trace_id_text(run_id: str) -> str:
@@ -57,35 +56,40 @@ def _dashed(run_id: str) -> str:
     return "-".join((run_id[:8], run_id[8:12], run_id[12:16], run_id[16:20], run_id[20:]))
 
 
-def _trace(run_id: str, spans: list[Json], origins: _Origins) -> Json:
-    """The trace, its processes numbered as its spans name them first."""
-    processes: dict[int, str] = {}
-    for span in spans:
-        span["processID"] = processes.setdefault(span["processID"], f"p{len(processes) + 1}")
-    return {
-        "traceID": trace_id_text(run_id),
-        "spans": spans,
-        "processes": {name: origins.processes[resource_id] for resource_id, name in processes.items()},
-        "warnings": None,
-    }
+class _Trace:
+    """One trace in the making: its spans as JSON, its processes numbered as the spans name them first."""
 
+    def __init__(self, trace_id: str) -> None:
+        self._trace_id = trace_id
+        self._spans: list[bytes] = []
+        self._processes: dict[int, str] = {}
 
-def _span(event: Json, origins: _Origins, logs: list[Json], links: list[Json]) -> Json:
-    trace_id = trace_id_text(event["run_id"])
-    span_id = event["id"] if event["otel_span_id"] is None else event["otel_span_id"]
-    return {
-        "traceID": trace_id,
-        "spanID": event_id_text(span_id),
-        **({"flags": event["flags"]} if event["flags"] else {}),
-        "operationName": event["name"],
-        "references": _references(trace_id, event["parent_event_id"], links),
-        "startTime": event["started_at_unix_nano"] // 1000,
-        "duration": event["duration_ns"] // 1000,
-        "tags": _span_tags(event, origins.scope_tags[event["scope_id"]]),
-        "logs": logs,
-        "processID": event["resource_id"],
-        "warnings": None,
-    }
+    def add(self, event: Json, origins: _Origins, logs: list[orjson.Fragment], links: list[Json]) -> None:
+        process = self._processes.setdefault(event["resource_id"], f"p{len(self._processes) + 1}")
+        span_id = event["id"] if event["otel_span_id"] is None else event["otel_span_id"]
+        span = {
+            "traceID": self._trace_id,
+            "spanID": event_id_text(span_id),
+            **({"flags": event["flags"]} if event["flags"] else {}),
+            "operationName": event["name"],
+            "references": _references(self._trace_id, event["parent_event_id"], links),
+            "startTime": event["started_at_unix_nano"] // 1000,
+            "duration": event["duration_ns"] // 1000,
+            "tags": _span_tags(event, origins.scope_tags[event["scope_id"]]),
+            "logs": logs,
+            "processID": process,
+            "warnings": None,
+        }
+        self._spans.append(orjson.dumps(span))
+
+    def json(self, origins: _Origins) -> bytes:
+        trace = {
+            "traceID": self._trace_id,
+            "spans": orjson.Fragment(b"[" + b",".join(self._spans) + b"]"),
+            "processes": {name: origins.processes[resource_id] for resource_id, name in self._processes.items()},
+            "warnings": None,
+        }
+        return orjson.dumps(trace)
 
 
 def _span_tags(event: Json, scope_tags: list[Json]) -> list[Json]:
@@ -144,21 +148,21 @@ def _scope_tags(scope: Json) -> list[Json]:
     return [_tag(key, value) for key, value in said if value]
 
 
-def _logs(reader: Reader, runs: Sequence[RowMapping]) -> _Parts:
+def _logs(reader: Reader, runs: Sequence[RowMapping]) -> dict[_Event, list[orjson.Fragment]]:
     of_spans = (of_runs(LOGS, runs, start="event_started_at_unix_nano"), LOGS.c.log_index >= 0)
-    logs: _Parts = {}
+    logs: dict[_Event, list[orjson.Fragment]] = {}
     for row in _rows(reader, _LOGS.where(*of_spans).order_by(LOGS.c.time_unix_nano, LOGS.c.log_index)):
         fields = _tags(row["attributes"], row["otlp_residue"], Span.Event)
         if row["name"] and all(tag["key"] != "event" for tag in fields):
             fields.insert(0, _tag("event", row["name"]))
-        log = {"timestamp": row["time_unix_nano"] // 1000, "fields": fields}
-        logs.setdefault((row["run_id"], row["event_id"]), []).append(log)
+        log = orjson.dumps({"timestamp": row["time_unix_nano"] // 1000, "fields": fields})
+        logs.setdefault((row["run_id"], row["event_id"]), []).append(orjson.Fragment(log))
     return logs
 
 
-def _links(reader: Reader, runs: Sequence[RowMapping]) -> _Parts:
+def _links(reader: Reader, runs: Sequence[RowMapping]) -> dict[_Event, list[Json]]:
     statement = _LINKS.where(of_runs(LINKS, runs, start="event_started_at_unix_nano"))
-    links: _Parts = {}
+    links: dict[_Event, list[Json]] = {}
     for row in _rows(reader, statement.order_by(LINKS.c.link_index)):
         tags = _tags(row["attributes"], row["otlp_residue"], Span.Link)
         is_child = any((tag["key"], tag["value"]) == ("opentracing.ref_type", "child_of") for tag in tags)
@@ -218,7 +222,7 @@ def _rows(reader: Reader, statement: Any) -> Iterator[Json]:
 _IN_TIME = (EVENTS.c.started_at_unix_nano, EVENTS.c.id)
 _SPAN_COLUMNS = (
     *("run_id", "id", "otel_span_id", "parent_event_id", "name", "kind", "status_code", "status_message", "flags"),
-    *("started_at_unix_nano", "duration_ns", "resource_id", "scope_id", "trace_state", "otlp_residue"),
+    *("started_at_unix_nano", "duration_ns", "resource_id", "scope_id", "trace_state", "otlp_residue", "history_id"),
 )
 _SPANS = select(*(EVENTS.c[name] for name in _SPAN_COLUMNS), json_text(EVENTS.c.attributes).label("attributes"))
 _LOGS = select(
