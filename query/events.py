@@ -31,9 +31,9 @@ from sqlalchemy import (
     union_all,
 )
 
-from ..storage import EventLink, EventLog, ExecutionEvent, Histories, Reader, Resource, Scope, run_id_text
-from .errors import AnswerTooLarge
+from ..storage import EventLink, EventLog, ExecutionEvent, Reader, Resource, Scope
 from .event_json import event_texts, place_in_tree
+from .histories import whole_attributes
 from .parameters import EventCursor, EventsWanted
 from .runs import find_run
 from .tree import Tree, grow
@@ -48,8 +48,6 @@ RESOURCES: Any = Resource.__table__
 SCOPES: Any = Scope.__table__
 
 NAMES_KNOWN_MAX = 100_000
-# Histories are small while stored; put together, every call repeats those before it.
-HISTORIES_CHARACTERS_MAX = 1 << 29
 
 _COLUMNS = (
     *("id", "otel_span_id", "parent_event_id", "name", "kind", "event_type", "event_subtype", "agent_name"),
@@ -90,8 +88,8 @@ def tree_from(rows: pa.Table) -> Tree:
 
 def read_events(reader: Reader, statement: Select[Any], run: RowMapping) -> pa.Table:
     """The run's events that `statement` (EVENT_ROWS, or that narrowed) selects, with the columns that `event_json`
-    shows. Raises AnswerTooLarge where their histories are more than an answer may hold."""
-    rows = _with_histories(reader, reader.arrow(statement, _of_run_values(run)))
+    shows. Raises AnswerTooLarge, see `whole_attributes`."""
+    rows = whole_attributes(reader, reader.arrow(statement, _of_run_values(run)))
     logs, links = _owners_of_parts(reader, run, rows["id"])
     return (
         rows.append_column("service_name", _services.of(reader, rows["resource_id"]))
@@ -148,29 +146,6 @@ def _of_run_values(run: RowMapping) -> dict[str, Any]:
 def json_text(attributes: ColumnElement[Any]) -> ColumnElement[str]:
     """Attributes as JSON text; see `attribute_json` for what that text cannot say."""
     return cast(cast(attributes, JSON), Text)
-
-
-def _with_histories(reader: Reader, rows: pa.Table) -> pa.Table:
-    """The rows, each with its attributes as they came."""
-    kept = rows["history_id"].is_valid().to_numpy()
-    if not kept.any():
-        return rows
-    ids = [run_id_text(UUID(history_id)) for history_id in rows["history_id"].drop_null().to_pylist()]
-    histories = Histories(reader.rows, ids)
-    length = sum(map(histories.length, ids))
-    if length > HISTORIES_CHARACTERS_MAX:
-        message = f"the events' histories have {length:,} characters, an answer {HISTORIES_CHARACTERS_MAX:,} at most"
-        raise AnswerTooLarge(f"{message}; ask for fewer events, with a smaller limit or ?root=EVENT_ID")
-    texts = rows["attributes"].cast(pa.large_string())
-    others = pc.utf8_slice_codeunits(texts.filter(pa.array(kept)), 1, -1).to_pylist()
-    whole = [_joined(other, histories.text(history_id)) for other, history_id in zip(others, ids, strict=True)]
-    column = pc.replace_with_mask(texts, pa.array(kept), pa.array(whole, pa.large_string()))
-    return rows.set_column(rows.schema.get_field_index("attributes"), "attributes", column)
-
-
-def _joined(members: str, history: str) -> str:
-    """The JSON object of these members, written without braces, and of those of `history`."""
-    return f"{{{members},{history[1:]}" if members else history
 
 
 class _Names:
