@@ -66,6 +66,7 @@ def serving(settings: Settings, on_end: Callable[[], None]) -> Iterator[Addresse
         parts.callback(grpc.stop, GRACE_S)
         grpc.start()
         parts.enter_context(_http_serving(app, listener, on_end))
+        parts.callback(app.state.streams.end)  # else the HTTP server would wait for them
         http_port = listener.getsockname()[1]
         yield Addresses(_address(settings.host, grpc.port), f"http://{_address(settings.host, http_port)}", store.path)
 

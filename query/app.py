@@ -21,6 +21,7 @@ from .asking import Asker
 from .errors import answer_errors
 from .export_api import SpansInBulk, export
 from .jaeger import jaeger_v1, jaeger_v3
+from .live_api import Streams, live
 from .provenance_api import provenance
 
 RunAsOtlp = Callable[[Store, UUID], bytes | None]
@@ -47,10 +48,12 @@ def build_app(  # noqa: PLR0913 the parts that meet here
     app = FastAPI(title="clew", version=__version__, summary="Traces of agents' workflows, asked for.", redoc_url=None)
     app.state.asker = Asker(store, registry)
     app.state.registry = registry
+    app.state.streams = Streams()
     app.state.run_as_otlp = run_as_otlp
     answer_errors(app)
     app.include_router(api)
     app.include_router(provenance)
+    app.include_router(live)
     app.include_router(jaeger_v1)
     if run_as_otlp is not None:
         app.include_router(otlp)
