@@ -20,6 +20,7 @@ from .api import ERRORS, Ask, api, json_response, otlp
 from .asking import Asker
 from .errors import answer_errors
 from .export_api import SpansInBulk, export
+from .figures_api import figures
 from .jaeger import jaeger_v1, jaeger_v3
 from .live_api import Streams, live
 from .provenance_api import provenance
@@ -51,6 +52,7 @@ def build_app(  # noqa: PLR0913 the parts that meet here
     app.state.streams = Streams()
     app.state.run_as_otlp = run_as_otlp
     answer_errors(app)
+    app.include_router(figures)  # before what takes any word for a run's id
     app.include_router(api)
     app.include_router(provenance)
     app.include_router(live)

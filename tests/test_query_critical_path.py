@@ -91,7 +91,7 @@ def test_path_is_what_the_definition_says(events: list[Event], first: int, last:
 
 @given(runs(), times, times)
 def test_steps_cover_the_run(events: list[Event], first: int, last: int) -> None:
-    """One step begins where the one before ended, from the run's start to its end; none is empty or repeats an event."""
+    """A step begins where the one before ended, from the run's start to its end; none is empty or repeats an event."""
     last = max(first, last)
     _, path = path_of(events, first, last)
 
