@@ -40,8 +40,9 @@ _REPEATED_KEYS = frozenset(CONVERSATION_KEYS) | {
 }
 _REPEATED_PREFIXES = (*CONVERSATION_PREFIXES, "llm.tools.")
 _KEPT_TYPES = (ValueType.STRING, ValueType.JSON)
-# Where messages, lines and members begin and end, in JSON within JSON too.
-_MARKS = re.compile(rb'[{}]|\\n|",')
+# Before what begins and ends objects, texts and lines, in JSON within JSON too: so a text is cut the same way whether
+# another one follows or not.
+_MARKS = re.compile(rb'[{}]|\\n|"[],}]')
 
 _EVENTS: Any = ExecutionEvent.__table__
 _PARTS: Any = HistoryPart.__table__
@@ -140,15 +141,14 @@ class _Parts:
 
 def _pieces(whole: bytes) -> Iterator[bytes]:
     """A piece ends at a mark, once it has PIECE_BYTES_MIN or a stretch of that length without marks follows: long texts
-    are pieces of their own, whatever stands before them. Marks are ASCII, so no character is cut."""
+    are pieces of their own, whatever stands beside them. Marks are ASCII, so no character is cut."""
     start = 0
-    marks = [mark.end() for mark in _MARKS.finditer(whole)]
+    marks = [mark.start() for mark in _MARKS.finditer(whole, 1)]
     for mark, following in pairwise([*marks, len(whole)]):
         if max(mark - start, following - mark) >= PIECE_BYTES_MIN:
             yield whole[start:mark]
             start = mark
-    if start < len(whole):
-        yield whole[start:]
+    yield whole[start:]
 
 
 def _lists(ids: list[bytes]) -> Iterator[list[bytes]]:

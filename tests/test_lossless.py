@@ -40,6 +40,7 @@ from .any_otlp import (
     plain_attributes,
     presence,
     resources,
+    scalars,
     scopes,
     span_ids,
     text_of,
@@ -66,6 +67,18 @@ span_links = st.builds(
     dropped_attributes_count=uint32s,
     flags=uint32s,
 )
+long_texts = st.builds(lambda unit, times: unit * times, texts, st.integers(100, 1000))
+long_values = st.builds(AnyValue, string_value=long_texts) | st.builds(
+    lambda members: AnyValue(kvlist_value=KeyValueList(values=members)),
+    st.lists(st.builds(KeyValue, key=texts, value=st.builds(AnyValue, string_value=long_texts)), max_size=3),
+)
+history_keys = [
+    "gen_ai.input.messages",
+    "gen_ai.output.messages",
+    "input.value",
+    "llm.input_messages.0.message.content",
+]
+histories = st.lists(st.builds(KeyValue, key=st.sampled_from(history_keys), value=long_values | scalars), max_size=4)
 spans = st.builds(
     Span,
     trace_id=st.sampled_from([b"\x01", b"\x80", b"\xff"]).map(lambda first: first + bytes(15)),
@@ -77,7 +90,7 @@ spans = st.builds(
     kind=enums,
     start_time_unix_nano=times,
     end_time_unix_nano=times,
-    attributes=attributes,
+    attributes=attributes | st.builds(list.__add__, attributes, histories),
     dropped_attributes_count=uint32s,
     events=st.lists(span_events, max_size=2),
     dropped_events_count=uint32s,
