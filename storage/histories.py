@@ -82,8 +82,8 @@ def _repeated_entries(attributes: AttributeColumns) -> Ints:
     is_repeated = np.array([key in _REPEATED_KEYS or key.startswith(_REPEATED_PREFIXES) for key in keys], dtype=bool)
     if not is_repeated.any():
         return np.empty(0, dtype=np.int64)
-    flags = is_repeated[attributes.keys.indices.to_numpy(zero_copy_only=False)]
-    return np.flatnonzero(flags & np.isin(attributes.types, _KEPT_TYPES))
+    entries = np.flatnonzero(is_repeated[attributes.keys.indices.to_numpy(zero_copy_only=False)])
+    return entries[np.isin(attributes.types[entries], _KEPT_TYPES)]
 
 
 def _lengths(attributes: AttributeColumns, entries: Ints) -> Ints:
