@@ -1,8 +1,9 @@
-"""A running server's HTTP API, from outside: what the reading commands ask."""
+"""A running server's HTTP API, from outside: what the commands ask."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -31,16 +32,26 @@ class Client:
 
     def get(self, path: str, **parameters: str | int | None) -> str:
         """The JSON text that `GET path` answers; a parameter that is None is left out."""
-        given = {name: value for name, value in parameters.items() if value is not None}
-        try:
-            answer = self._http.get(path, params=given)
-        except httpx.HTTPError as error:
-            raise ClientError(self._unanswered(error)) from error
+        answer = self.fetch(path, {name: value for name, value in parameters.items() if value is not None})
         if not answer.headers.get("content-type", "").startswith("application/json"):
             raise ClientError(f"{self.url} does not answer as clew does; is that its HTTP port?")
         if not answer.is_success:
             raise ClientError(answer.json()["error"]["message"])
         return answer.text
+
+    def fetch(self, path: str, parameters: Mapping[str, str | int | list[str]]) -> httpx.Response:
+        """What `GET path` answers, of whatever status."""
+        return self._asked("GET", path, params=dict(parameters))
+
+    def send(self, path: str, message: bytes) -> httpx.Response:
+        """What a POST of a serialised protobuf message is answered, of whatever status."""
+        return self._asked("POST", path, content=message, headers={"Content-Type": "application/x-protobuf"})
+
+    def _asked(self, method: str, path: str, **request: Any) -> httpx.Response:
+        try:
+            return self._http.request(method, path, **request)
+        except httpx.HTTPError as error:
+            raise ClientError(self._unanswered(error)) from error
 
     def run_id(self, prefix: str | None) -> str:
         """The id of the one run whose id starts with `prefix`; of the latest run where it is None."""

@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from .compacting import compact
 from .migrating import migrate
 from .reading import files, graph, messages, runs, stats, tree
 from .serving import serve
+from .transfer import export_spans, import_files
 
 app = typer.Typer(
     name="clew",
@@ -20,8 +22,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (serve, runs, tree, stats, files, messages, graph):
+for command in (serve, runs, tree, stats, files, messages, graph, compact):
     app.command()(command)
+app.command("export")(export_spans)
+app.command("import")(import_files)
 app.add_typer(migrate, name="migrate")
 
 
