@@ -24,7 +24,7 @@ from .exporter.pages import ChosenSpans
 from .query.app import build_app
 from .query.jaeger import jaeger_services
 from .settings import Settings
-from .storage import Store
+from .storage import SqlLimits, Store
 
 GRACE_S = 5.0
 
@@ -60,6 +60,7 @@ def serving(settings: Settings, on_end: Callable[[], None]) -> Iterator[Addresse
             cors_origins=settings.cors_origins,
             run_as_otlp=run_as_otlp,
             spans_in_bulk=ChosenSpans,
+            sql_limits=SqlLimits(seconds_max=settings.sql_seconds_max, rows_max=settings.sql_rows_max),
         )
         listener = parts.enter_context(_listen(settings.host, settings.http_port, "--http-port"))
         grpc = _grpc_server(intake, settings, jaeger_services(app.state.asker.elsewhere(), run_as_otlp))

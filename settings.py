@@ -43,6 +43,14 @@ class Settings:
             help="A web origin whose pages may call this server; repeat it, or separate several by commas.",
         ),
     ] = None
+    sql_seconds_max: Annotated[
+        float,
+        typer.Option(envvar="CLEW_SQL_SECONDS_MAX", min=0.1, help="How many seconds a query in SQL may take."),
+    ] = 30.0
+    sql_rows_max: Annotated[
+        int,
+        typer.Option(envvar="CLEW_SQL_ROWS_MAX", min=1, help="How many rows a query in SQL may answer."),
+    ] = 10_000
     demo: Annotated[
         bool,
         typer.Option("--demo", help="Record a run of three agents first and show it. Uses demo.duckdb unless told."),

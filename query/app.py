@@ -14,7 +14,7 @@ from sqlalchemy import literal, select
 from starlette.routing import BaseRoute, Route
 
 from .. import __version__
-from ..storage import Reader, Store
+from ..storage import Reader, SqlLimits, Store
 from . import answers
 from .api import ERRORS, Ask, api, json_response, otlp
 from .asking import Asker
@@ -24,6 +24,8 @@ from .figures_api import figures
 from .jaeger import jaeger_v1, jaeger_v3
 from .live_api import Streams, live
 from .provenance_api import provenance
+from .search_api import search
+from .sql_api import SqlDesk, sql
 
 RunAsOtlp = Callable[[Store, UUID], bytes | None]
 
@@ -38,24 +40,28 @@ def build_app(  # noqa: PLR0913 the parts that meet here
     cors_origins: Sequence[str] = (),
     run_as_otlp: RunAsOtlp | None = None,
     spans_in_bulk: SpansInBulk | None = None,
+    sql_limits: SqlLimits = SqlLimits(),  # noqa: B008 immutable
 ) -> FastAPI:
     """The application over `store`.
 
     `registry` is what /metrics shows; the application's own figures are added to it. `routes` are served as they are.
     `cors_origins` are the origins whose pages may call all of it. `run_as_otlp` makes a run's `TracesData`, or None
     where there is no such run; without it there is no /api/runs/{run_id}/otlp. `spans_in_bulk` likewise for
-    /api/export.
+    /api/export. `sql_limits` bound what is asked at /api/sql.
     """
     app = FastAPI(title="clew", version=__version__, summary="Traces of agents' workflows, asked for.", redoc_url=None)
     app.state.asker = Asker(store, registry)
     app.state.registry = registry
+    app.state.sql_desk = SqlDesk(store, sql_limits)
     app.state.streams = Streams()
     app.state.run_as_otlp = run_as_otlp
     answer_errors(app)
     app.include_router(figures)  # before what takes any word for a run's id
     app.include_router(api)
     app.include_router(provenance)
+    app.include_router(search)
     app.include_router(live)
+    app.include_router(sql)
     app.include_router(jaeger_v1)
     if run_as_otlp is not None:
         app.include_router(otlp)
@@ -77,7 +83,11 @@ def build_app(  # noqa: PLR0913 the parts that meet here
 async def list_addresses(request: Request) -> Response:
     """Every address of this server."""
     documented = request.app.openapi()["paths"]
-    addresses = {f"GET {path}": methods["get"]["summary"] for path, methods in documented.items()}
+    addresses = {
+        f"{method.upper()} {path}": told["summary"]
+        for path, methods in documented.items()
+        for method, told in methods.items()
+    }
     addresses |= {route.path: route.name for route in request.app.state.given_routes if isinstance(route, Route)}
     return json_response({"name": "clew", "version": __version__, "addresses": addresses})
 

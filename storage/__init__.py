@@ -3,7 +3,8 @@
 `schema` is the one definition of the tables; `migrate` brings a database to it; `engine` opens a database and holds
 what differs between engines. Writes come as `batch.SpanBatch`; `preparing` does what needs no database
 (`runs`, `histories`, and `variant` for attributes), `writing` the rest in one transaction: parents first, duplicates
-settled by `identity`. Reads go through `reading`, read-only by the engine and bounded in time.
+settled by `identity`. Reads go through `reading`, read-only by the engine and bounded in time;
+SQL from outside through `selecting`, judged by `sandbox` before and bounded in memory too.
 
 Applications that open the file themselves use `database` (sessions that check `references`, follow `deleting` and keep
 runs true by `recounting`), the `repositories` and `persistence`.
@@ -17,7 +18,10 @@ from .database import DatabaseSession, close_database, get_db_session, init_data
 from .errors import (
     AlreadyStored,
     DatabaseLocked,
+    QueryFailed,
+    QueryRefused,
     QueryTimeout,
+    QueryTooLarge,
     SchemaUnknown,
     SelfDependency,
     StorageError,
@@ -64,8 +68,11 @@ from .schema import (
     WorkflowMetric,
     WorkflowRun,
     WorkflowStep,
+    column_sentence,
+    table_sentence,
     with_histories,
 )
+from .selecting import Selecting, SqlAnswer, SqlColumn, SqlLimits
 from .store import Store
 
 __all__ = [
@@ -101,15 +108,22 @@ __all__ = [
     "Origins",
     "PreparedBatch",
     "Project",
+    "QueryFailed",
+    "QueryRefused",
     "QueryTimeout",
+    "QueryTooLarge",
     "Reader",
     "Resource",
     "SchemaUnknown",
     "Scope",
+    "Selecting",
     "SelfDependency",
     "Session",
     "SessionRepository",
     "SpanBatch",
+    "SqlAnswer",
+    "SqlColumn",
+    "SqlLimits",
     "StorageError",
     "Store",
     "Task",
@@ -124,6 +138,7 @@ __all__ = [
     "WriteFailed",
     "WriteOutcome",
     "close_database",
+    "column_sentence",
     "event_id_text",
     "get_db_session",
     "init_database",
@@ -131,5 +146,6 @@ __all__ = [
     "parse_run_id",
     "prepare",
     "run_id_text",
+    "table_sentence",
     "with_histories",
 ]

@@ -4,6 +4,9 @@ StorageError
  ├─ DatabaseLocked   another process holds the file
  ├─ SchemaUnknown    the database is not at the revision this clew works with
  ├─ QueryTimeout     a read took longer than it may
+ ├─ QueryRefused     SQL from outside says what it may not
+ ├─ QueryFailed      the engine cannot answer SQL from outside
+ ├─ QueryTooLarge    SQL from outside needs more memory than it may
  ├─ WriteFailed      the engine refused a transaction; nothing of it was stored
  ├─ UnknownReference a row names a run, session, node … that is not there
  ├─ UnknownWord      a value is not of its column's vocabulary (a ValueError too)
@@ -26,6 +29,18 @@ class SchemaUnknown(StorageError):
 
 class QueryTimeout(StorageError):
     """A read took longer than its limit and was stopped."""
+
+
+class QueryRefused(StorageError):
+    """SQL from outside says what it may not; the message tells what."""
+
+
+class QueryFailed(StorageError):
+    """The engine cannot answer SQL from outside; the message is its own."""
+
+
+class QueryTooLarge(StorageError):
+    """SQL from outside needs more memory than it may and was stopped."""
 
 
 class WriteFailed(StorageError):

@@ -10,7 +10,7 @@ follows them.
 """
 
 from .base import Base, Variant
-from .descriptions import VIEWS
+from .descriptions import VIEWS, column_sentence, table_sentence
 from .history import Histories, HistoryPart, with_histories
 from .telemetry import EventLink, EventLog, EventType, ExecutionEvent, Resource, Scope, WorkflowMetric
 from .workflow import (
@@ -61,5 +61,7 @@ __all__ = [
     "WorkflowMetric",
     "WorkflowRun",
     "WorkflowStep",
+    "column_sentence",
+    "table_sentence",
     "with_histories",
 ]

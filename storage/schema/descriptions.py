@@ -44,6 +44,259 @@ _SPAN_COLUMNS = {
     "cost_usd": "US dollars, as the sender reported them.",
 }
 
+# Columns that mean the same in every table that has them, unless the table says otherwise.
+_SHARED = {
+    "run_id": "The run it belongs to.",
+    "event_id": "The event it belongs to, a number; event_id_text(event_id) gives its 16 hex digits.",
+    "step_id": "The step of the run in which it was.",
+    "node_id": "The node of the run's graph in which it was.",
+    "session_id": "The session it belongs to.",
+    "task_id": "The task it belongs to.",
+    "agent_name": "The agent.",
+    "name": "Its name.",
+    "status": "How far it has come.",
+    "created_at_unix_nano": "When it was made, in nanoseconds since 1970.",
+    "started_at_unix_nano": "When it started, in nanoseconds since 1970.",
+    "completed_at_unix_nano": "When it ended, in nanoseconds since 1970.",
+    "time_unix_nano": "When it was, in nanoseconds since 1970.",
+    "event_started_at_unix_nano": "When its event started, in nanoseconds since 1970.",
+    "schema_url": "OTLP's schema URL.",
+    "resource_id": "The resource that sent it.",
+    "scope_id": "The instrumentation library that made it.",
+    "trace_state": "W3C trace state.",
+    "flags": "W3C trace flags and OTLP's own.",
+    "dropped_attributes_count": "How many attributes the sender dropped.",
+    "attributes": 'Its attributes; one of them is attributes."gen_ai.tool.name"::text.',
+    "log_index": "Which log of the event said it, NULL where the event itself did.",
+    "otlp": "The OTLP message as it came, serialised.",
+    "otlp_residue": "What OTLP said that the columns cannot say exactly, serialised.",
+    "meta": "Whatever else was said, as JSON.",
+    "id": "Its id.",
+}
+
+TABLES = {
+    "sessions": Described(
+        "Whose runs they are; a session's runs are seen by it alone.",
+        {
+            "user_id": "The user.",
+            "last_active_at_unix_nano": "When it was last active, in nanoseconds since 1970.",
+            "status": "active, archived or deleted.",
+            "resource_limits": "What it may use, as JSON.",
+        },
+    ),
+    "projects": Described("Runs of a session that belong together.", {"description": "What it is about."}),
+    "tasks": Described(
+        "What somebody asked for.",
+        {
+            "title": "The task in short.",
+            "input_prompt": "The task as it was asked.",
+            "status": "PENDING, RUNNING, SUCCEEDED, FAILED or CANCELLED.",
+            "result_summary": "What came of it.",
+            "updated_at_unix_nano": "When it last changed, in nanoseconds since 1970.",
+        },
+    ),
+    "workflow_runs": Described(
+        "Workflow executions: a run is a trace.",
+        {
+            "id": "The trace id, a UUID; answers show its 32 hex digits.",
+            "project_id": "The project it belongs to.",
+            "mode": "How it was to be worked, such as one_shot or planning_control.",
+            "agent": "The agent it was given to.",
+            "model": "The model it was given to.",
+            "service_name": "The service that sent it.",
+            "status": "By telemetry running, completed or failed.",
+            "task_description": "What was to be done.",
+            "root_event_id": "Its first event, a number.",
+            "last_started_at_unix_nano": "When the latest of its events started, in nanoseconds since 1970.",
+            "completed_at_unix_nano": "When the last of its events ended, in nanoseconds since 1970; 0 for none.",
+            "last_heartbeat_at_unix_nano": "When it last said that it lives, in nanoseconds since 1970.",
+            "checkpoint_frequency_minutes": "Minutes between checkpoints.",
+            "event_count": "How many events it has.",
+            "error_count": "How many of them failed.",
+        },
+    ),
+    "workflow_steps": Described(
+        "Stretches of runs.",
+        {
+            "id": "Its id within the run.",
+            "step_number": "Its place in the run.",
+            "agent": "The agent that works it.",
+            "status": "pending, running, paused, waiting_approval, completed, failed or skipped.",
+            "progress_percentage": "How much of it is done.",
+            "inputs": "What it was given, as JSON.",
+            "outputs": "What came of it, as JSON.",
+            "error_message": "Why it failed.",
+        },
+    ),
+    "dag_nodes": Described(
+        "Nodes of runs' graphs.",
+        {
+            "id": "Its name within the run.",
+            "node_type": "planning, control, agent, approval, parallel_group or terminator.",
+            "agent": "The agent that works it.",
+            "status": "pending, running, completed, failed or skipped.",
+            "order_index": "Its place in the order of working.",
+        },
+    ),
+    "dag_edges": Described(
+        "Which node of a run waits for which.",
+        {
+            "from_node_id": "The node that comes first.",
+            "to_node_id": "The node that waits for it.",
+            "dependency_type": "sequential, parallel or conditional.",
+            "condition": "When it holds.",
+            "source": "declared, workflow, handoff, link or manual.",
+        },
+    ),
+    "agent_runs": Described(
+        "Agents' turns: one row an invocation.",
+        {
+            "status": "STARTED, RUNNING, COMPLETED, FAILED or CANCELLED.",
+            "finished_at_unix_nano": "When it ended, in nanoseconds since 1970; NULL while it lasts.",
+            "output_summary": "What came of it.",
+        },
+    ),
+    "execution_events": Described(
+        "What was done: an event is a span.",
+        {
+            "id": "The span id, a number; event_id_text(id) gives its 16 hex digits.",
+            "otel_span_id": "The span id as it was sent, where distinct spans of a run share one.",
+            "parent_event_id": "The event above it, a number; NULL for a root.",
+            "execution_order": "Its place in the run, where the sender says it.",
+            "depth": "Its depth in the tree, where the sender says it.",
+            "kind": "OTLP's span kind, 0 to 5.",
+            "event_type": "What it does: agent_call, tool_call, code_exec, file_gen, handoff and so on.",
+            "event_subtype": "start, complete, error, info, pending, approved or rejected.",
+            "agent_role": "primary, helper or validator.",
+            "model": "The model that was called.",
+            "status": "pending, running, completed, failed or skipped.",
+            "status_code": "OTLP's status code: 0 unset, 1 ok, 2 error.",
+            "status_message": "What it says of its status.",
+            "completed_at_unix_nano": "When it ended, in nanoseconds since 1970; 0 while it lasts.",
+            "duration_ns": "Nanoseconds from start to end.",
+            "input_tokens": "Tokens given to the model.",
+            "output_tokens": "Tokens the model gave.",
+            "cost_usd": "US dollars, as the sender reported them.",
+            "dropped_events_count": "How many span events the sender dropped.",
+            "dropped_links_count": "How many links the sender dropped.",
+            "history_id": "Where the conversation that it repeats is kept once.",
+            "stored_at_unix_nano": "When it was stored, in nanoseconds since 1970.",
+            "compacted_at_unix_nano": "When its rows were folded, in nanoseconds since 1970.",
+        },
+    ),
+    "event_logs": Described(
+        "Moments inside events, and log records.",
+        {
+            "log_index": "Its place among those of its span; a hash below zero for a log record.",
+            "observed_time_unix_nano": "When a collector saw it, in nanoseconds since 1970.",
+            "event_type": "LOG, MESSAGE, ERROR and so on; NULL for a moment inside an event.",
+            "agent_role": "The role of the agent that wrote it.",
+            "content": "The body of a log record, as text or JSON.",
+            "severity_number": "OTel's severity: 9 for INFO, 17 for ERROR, 0 where untold.",
+            "severity_text": "The severity in the sender's words.",
+        },
+    ),
+    "event_links": Described(
+        "Links of events to events, of the same or another run.",
+        {
+            "link_index": "Its place among those of its event.",
+            "linked_run_id": "The run it points at.",
+            "linked_event_id": "The event it points at, a number.",
+        },
+    ),
+    "cost_records": Described(
+        "What model calls cost; an agent's record may repeat the sum of those below it.",
+        {
+            "model": "The model.",
+            "prompt_tokens": "Tokens given to the model.",
+            "completion_tokens": "Tokens the model gave.",
+            "total_tokens": "Both together.",
+            "cached_tokens": "Of the tokens given, those from a cache.",
+            "reasoning_tokens": "Of the tokens it gave, those spent on reasoning.",
+            "cost_usd": "US dollars.",
+            "source": "reported by the sender, or estimated from the tokens.",
+        },
+    ),
+    "messages": Described(
+        "What was said, each message once in its session.",
+        {
+            "sender": "Who said it.",
+            "recipient": "To whom.",
+            "role": "system, user, assistant, tool and the like.",
+            "content": "What was said.",
+            "content_hash": "A hash of session, sender, role and content.",
+            "tokens": "How many tokens it has.",
+        },
+    ),
+    "files": Described(
+        "Files that events wrote or read.",
+        {
+            "file_path": "The file.",
+            "file_type": "code, data, plot, log or other.",
+            "role": "output where it was written, input where it was read.",
+            "size_bytes": "Its size in bytes.",
+            "content_hash": "SHA-256 of the content, in hex.",
+        },
+    ),
+    "checkpoints": Described(
+        "Runs' contexts at moments.",
+        {
+            "checkpoint_type": "step_complete, timed, manual, error or emergency.",
+            "context_snapshot": "The context, as JSON.",
+            "pickle_file_path": "The file that holds the whole context.",
+            "pickle_digest": "What proves that the file was written by clew.",
+        },
+    ),
+    "approval_requests": Described(
+        "Questions to people.",
+        {
+            "id": "Its id within the run.",
+            "status": "pending, approved, rejected or modified.",
+            "requested_at_unix_nano": "When it was asked, in nanoseconds since 1970.",
+            "resolved_at_unix_nano": "When it was answered, in nanoseconds since 1970.",
+            "context_snapshot": "What it was about, as JSON.",
+            "user_feedback": "What the person said.",
+            "resolution": "What was decided.",
+        },
+    ),
+    "branches": Described(
+        "Runs that try another way from a point of their parent run.",
+        {
+            "parent_run_id": "The run it leaves.",
+            "parent_step_id": "The step at which it leaves.",
+            "parent_event_id": "The event at which it leaves, a number.",
+            "child_run_id": "The run that tries.",
+            "branch_name": "Its name.",
+            "hypothesis": "What it tries.",
+        },
+    ),
+    "workflow_metrics": Described(
+        "Metric points.",
+        {
+            "point_id": "A hash of the point.",
+            "metric_name": "The metric.",
+            "metric_type": "gauge, sum, histogram, exponential_histogram or summary.",
+            "metric_value": "The value, or the sum where there are several.",
+            "unit": "The unit, as UCUM writes it.",
+        },
+    ),
+    "resources": Described(
+        "What sent telemetry, each once.",
+        {"id": "A hash of the content.", "service_name": "service.name."},
+    ),
+    "scopes": Described(
+        "Instrumentation libraries, each once.",
+        {"id": "A hash of the content.", "name": "The library.", "version": "Its version."},
+    ),
+    "history_parts": Described(
+        "Conversations that model calls repeat, each part once.",
+        {
+            "text": "The part, where it is one.",
+            "parts": "The parts of which it is made, where there are several.",
+        },
+    ),
+}
+
 VIEWS = {
     "spans": Described("Every span in OpenTelemetry's words, with its resource and scope.", _SPAN_COLUMNS),
     "slowest_agents": Described(
@@ -115,3 +368,18 @@ VIEWS = {
         },
     ),
 }
+
+
+def table_sentence(table: str) -> str:
+    """What the table or view is. Raises KeyError where it is not described."""
+    return _described(table).sentence
+
+
+def column_sentence(table: str, column: str) -> str:
+    """What the column is. Raises KeyError where it is not described."""
+    described = _described(table).columns
+    return described[column] if column in described else _SHARED[column]
+
+
+def _described(table: str) -> Described:
+    return TABLES[table] if table in TABLES else VIEWS[table]

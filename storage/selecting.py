@@ -1,0 +1,156 @@
+"""SQL from outside, answered: checked, read-only, and stopped at its limits.
+
+The engine bounds what it keeps (`memory_limit` is the whole instance's), but not the values that pass through a query,
+so the memory of the process is watched while one runs, and limited for those that grow faster than one can watch.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import duckdb
+import pyarrow as pa
+from sqlalchemy import Engine
+
+from .engine import native
+from .errors import QueryFailed, QueryTimeout, QueryTooLarge, StorageError
+from .memory import growth_limited, resident_bytes
+from .sandbox import Sandbox
+
+Parameters = Sequence[Any] | Mapping[str, Any]
+Written = Callable[[Any], str]
+
+GROWTH_WATCHED_BYTES = 1_500_000_000
+GROWTH_BYTES_MAX = 3_000_000_000
+_WATCHED_EVERY_S = 0.02
+_BATCH_ROWS = 1_024
+
+
+@dataclass(frozen=True)
+class SqlLimits:
+    """How long a query may take, how many rows and bytes its answer may have."""
+
+    seconds_max: float = 30.0
+    rows_max: int = 10_000
+    bytes_max: int = 64 * 1024 * 1024
+
+
+class SqlColumn(NamedTuple):
+    """A column of an answer; `type` in the engine's words."""
+
+    name: str
+    type: str
+
+
+class SqlAnswer(NamedTuple):
+    """What a query answers. `rows` has a column for each of `columns`, named by position; `truncated` where there were
+    more rows than may be."""
+
+    columns: list[SqlColumn]
+    rows: pa.Table
+    truncated: bool
+
+
+class Selecting:
+    """Answers SELECTs over an open database."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def select(self, query: str, parameters: Parameters, limits: SqlLimits, written: Written) -> SqlAnswer:
+        """The rows of `query`, cut at the limits. `written` gives for a column's type the SQL that writes its value
+        (`{}`) in the wanted form. Raises QueryRefused, QueryFailed, QueryTimeout and QueryTooLarge."""
+        with self._connection() as connection, _watched(connection, limits.seconds_max):
+            self._sandbox.check(connection, query)
+            connection.execute("BEGIN TRANSACTION READ ONLY")
+            found = connection.sql(query, params=parameters or None)
+            columns = [SqlColumn(name, str(kind)) for name, kind in zip(found.columns, found.types, strict=True)]
+            forms = [written(kind).format(f"#{place}") for place, kind in enumerate(found.types, 1)]
+            wanted = ", ".join(f"{form} AS c{place}" for place, form in enumerate(forms))
+            reader = found.limit(limits.rows_max + 1).project(wanted).to_arrow_reader(_BATCH_ROWS)
+            return SqlAnswer(columns, *_cut(reader, limits))
+
+    @cached_property
+    def _sandbox(self) -> Sandbox:
+        with self._connection() as connection:
+            return Sandbox(connection)
+
+    @contextmanager
+    def _connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """One of its own, which is not used again: it does not find Python's variables by the names of tables."""
+        pooled = self._engine.raw_connection()
+        pooled.detach()
+        try:
+            connection = native(pooled)
+            connection.execute("SET SESSION python_enable_replacements = false")
+            yield connection
+        finally:
+            pooled.close()
+
+
+def _cut(reader: pa.RecordBatchReader, limits: SqlLimits) -> tuple[pa.Table, bool]:
+    kept: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in reader:
+        kept.append(batch)
+        rows, size = rows + batch.num_rows, size + batch.nbytes
+        if size > limits.bytes_max:
+            kept.pop()
+            rows -= batch.num_rows
+            fitting = _fitting(batch, limits.bytes_max - size + batch.nbytes)
+            return pa.Table.from_batches([*kept, fitting], reader.schema)[: limits.rows_max], True
+    return pa.Table.from_batches(kept, reader.schema)[: limits.rows_max], rows > limits.rows_max
+
+
+def _fitting(batch: pa.RecordBatch, bytes_max: int) -> pa.RecordBatch:
+    """As many of the first rows as have so many bytes."""
+    rows = batch.num_rows
+    while rows and batch[:rows].nbytes > bytes_max:
+        rows //= 2
+    return batch[:rows]
+
+
+@contextmanager
+def _watched(connection: duckdb.DuckDBPyConnection, seconds_max: float) -> Iterator[None]:
+    """Stops what runs on `connection` when its time is over or the process grows too much, and says in our words what
+    went wrong."""
+    stopped: list[StorageError] = []
+    ended = threading.Event()
+    watching = threading.Thread(target=_watch, args=(connection, seconds_max, stopped, ended), name="clew-sql-limits")
+    watching.start()
+    try:
+        with growth_limited(GROWTH_BYTES_MAX):
+            yield
+    except duckdb.InterruptException as error:
+        raise (stopped or [QueryFailed("stopped")])[0] from error
+    except (duckdb.OutOfMemoryException, MemoryError) as error:
+        raise _too_large() from error
+    except (duckdb.Error, UnicodeError, OverflowError) as error:
+        raise QueryFailed(str(error)) from error
+    finally:
+        ended.set()
+        watching.join()
+
+
+def _watch(
+    connection: duckdb.DuckDBPyConnection, seconds_max: float, stopped: list[StorageError], ended: threading.Event
+) -> None:
+    until, bytes_before = time.monotonic() + seconds_max, resident_bytes()
+    while not ended.wait(_WATCHED_EVERY_S):
+        if time.monotonic() >= until:
+            stopped.append(QueryTimeout(f"stopped after {seconds_max:g} s; narrow the query or its time range"))
+        elif resident_bytes() - bytes_before > GROWTH_WATCHED_BYTES:
+            stopped.append(_too_large())
+        if stopped:
+            # Again and again: an interrupt reaches only the statement that runs.
+            connection.interrupt()
+
+
+def _too_large() -> StorageError:
+    return QueryTooLarge("stopped for want of memory; select fewer columns or rows, or sum up by less")
