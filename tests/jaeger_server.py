@@ -49,7 +49,7 @@ class JaegerServer:
         assert response.is_error, response.text
         return response.status_code, response.json()
 
-    def ask(self, service: str, method: str, **fields: Any) -> Any:
+    def ask(self, service: str, method: str, /, **fields: Any) -> Any:
         """The response to a request with these fields; a list of them where the method streams."""
         described = _service(service).methods_by_name[method]
         file = API_V3 if service == V3 else STORAGE

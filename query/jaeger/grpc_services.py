@@ -186,9 +186,15 @@ async def _get_trace(source: _Source, request: Any) -> AsyncIterator[bytes]:
 
 
 async def _get_traces(source: _Source, request: Any) -> AsyncIterator[bytes]:
-    run_ids = [parse_trace_id(wanted.trace_id.hex()) for wanted in request.query]
+    run_ids = [_run_id(wanted.trace_id) for wanted in request.query]
     async for chunk in _chunks_of(source, await source.asker.ask(traces_by_id, run_ids)):
         yield chunk
+
+
+def _run_id(trace_id: bytes) -> UUID:
+    if len(trace_id) != 16:
+        raise InvalidParameter(f"a trace id has 16 bytes, not {len(trace_id)}", parameter="trace_id")
+    return UUID(bytes=trace_id)
 
 
 async def _find_traces(source: _Source, request: Any) -> AsyncIterator[bytes]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import orjson
+import pyarrow as pa
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource as OtlpResource
@@ -20,6 +21,7 @@ from sqlalchemy import RowMapping, select
 from ...storage import Reader, event_id_text
 from ..attribute_json import AttributeOwner, number_json, value_json
 from ..events import EVENTS, LINKS, LOGS, RESOURCES, SCOPES, json_text
+from ..histories import whole_attributes
 from .search import check_size, of_runs
 from .services import SERVICE, kind_name
 
@@ -39,7 +41,7 @@ def traces_json(reader: Reader, runs: Sequence[RowMapping]) -> Iterator[bytes]:
     origins = _Origins(reader, runs)
     logs, links = _logs(reader, runs), _links(reader, runs)
     traces = {_dashed(run["id"]): _Trace(trace_id_text(run["id"])) for run in runs}
-    for event in _rows(reader, _SPANS.where(of_runs(EVENTS, runs)).order_by(*_IN_TIME)):
+    for event in _events(reader, _SPANS.where(of_runs(EVENTS, runs)).order_by(*_IN_TIME)):
         key = event["run_id"], event["id"]
         traces[event["run_id"]].add(event, origins, logs.get(key, []), links.get(key, []))
     for trace in traces.values():
@@ -211,6 +213,12 @@ def _typed(value: Any) -> tuple[str, Any]:
         return "binary", b64encode(value).decode()
     text = "" if value is None else value if isinstance(value, str) else orjson.dumps(value).decode()
     return "string", text
+
+
+def _events(reader: Reader, statement: Any) -> Iterator[Json]:
+    """`_rows` of events, their attributes whole."""
+    for batch in reader.arrow(statement).to_batches(max_chunksize=_BATCH_ROWS):
+        yield from whole_attributes(reader, pa.Table.from_batches([batch])).to_pylist()
 
 
 def _rows(reader: Reader, statement: Any) -> Iterator[Json]:
