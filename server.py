@@ -24,7 +24,7 @@ from .exporter.pages import ChosenSpans
 from .query.app import build_app
 from .query.jaeger import jaeger_services
 from .settings import Settings
-from .storage import SqlLimits, Store
+from .storage import Compactor, SqlLimits, Store
 
 GRACE_S = 5.0
 
@@ -51,6 +51,7 @@ def serving(settings: Settings, on_end: Callable[[], None]) -> Iterator[Addresse
     keep_freed_memory()
     with ExitStack() as parts:
         store = parts.enter_context(closing(Store.open(settings.database)))
+        parts.enter_context(closing(Compactor(store)))
         registry = CollectorRegistry()
         intake = parts.enter_context(closing(Intake(store, registry=registry)))
         app = build_app(

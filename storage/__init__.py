@@ -9,11 +9,14 @@ SQL from outside through `selecting`, judged by `sandbox` before and bounded in 
 Applications that open the file themselves use `database` (sessions that check `references`, follow `deleting` and keep
 runs true by `recounting`), the `repositories` and `persistence`.
 
+What has arrived is made quick to search by `compacting`, when nothing else is to be done.
+
 What holds: an acknowledged batch is durable and whole; a span is stored once, however often it is sent; whatever OTLP
 can say is in the columns or in `otlp_residue`; every event's run exists, and the run's time bounds cover its events.
 """
 
 from .batch import AttributeColumns, EventParts, Origins, SpanBatch, ValueType, WriteOutcome
+from .compacting import Compactor
 from .database import DatabaseSession, close_database, get_db_session, init_database
 from .errors import (
     AlreadyStored,
@@ -86,6 +89,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointRepository",
     "CheckpointWarning",
+    "Compactor",
     "CostRecord",
     "CostRepository",
     "DAGEdge",

@@ -29,8 +29,8 @@ SETTINGS: dict[str, Any] = {
     "autoload_known_extensions": False,
     "memory_limit": "1GB",
     "max_vacuum_tasks": 2,
-    # Attributes are stored as typed columns inside every row group of at least this many rows.
-    "variant_minimum_shredding_size": 30000,
+    # Attributes are taken apart into typed columns after they have arrived, see `compacting`.
+    "variant_minimum_shredding_size": -1,
 }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from . import migrate
 from .batch import SpanBatch, WriteOutcome
 from .commits import Commits
+from .compacting import UNCOMPACTED
 from .engine import database_path, open_engine
 from .hashed import HashedBatch, PreparedHashed, prepare_hashed
 from .preparing import PreparedBatch, prepare
@@ -51,6 +52,23 @@ class Store:
         """Stores log records or metric points in one transaction, as `write_spans` does spans. One that is there
         already is not stored again. Raises WriteFailed, and then nothing of the batch is stored."""
         return self._writer.write(batch if isinstance(batch, PreparedHashed) else prepare_hashed(batch))
+
+    def compact(self) -> int:
+        """Makes the attributes of the oldest events that lie as they arrived quick to search, in one transaction that
+        writes wait for; returns how many events, 0 where too few are left to be worth it, see `compacting`. Raises
+        WriteFailed, and then nothing is changed."""
+        return self._writer.compact()
+
+    def uncompacted(self) -> int:
+        """How many events lie as they arrived."""
+        with self.read() as reader:
+            [[events]] = reader.arrow(UNCOMPACTED).to_pydict().values()
+            return int(events)
+
+    @property
+    def idle_s(self) -> float:
+        """The seconds since something was last written."""
+        return self._writer.idle_s
 
     @property
     def commits(self) -> Commits:

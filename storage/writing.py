@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from time import monotonic
 from typing import NamedTuple
 
 import duckdb
@@ -21,6 +22,7 @@ from sqlalchemy import Engine
 
 from .batch import WriteOutcome
 from .commits import Commits
+from .compacting import Compaction
 from .engine import ROW_GROUP_ROWS, native
 from .errors import WriteFailed
 from .hashed import PreparedHashed
@@ -56,6 +58,8 @@ class Writer:
         self._holder = engine.raw_connection()
         self._connection = native(self._holder)
         self._turn = threading.Lock()
+        self._compaction = Compaction(self._connection)
+        self._written_at = monotonic()
         self.commits = Commits(engine)
         self._known: dict[str, _Known] = {name: _Known() for name in _KNOWN}
 
@@ -66,6 +70,21 @@ class Writer:
                 return self._written(batch)
             except duckdb.Error as error:
                 raise WriteFailed(f"not stored: {error}") from error
+            finally:
+                self._written_at = monotonic()
+
+    @property
+    def idle_s(self) -> float:
+        """See `Store.idle_s`."""
+        return monotonic() - self._written_at
+
+    def compact(self) -> int:
+        """See `Store.compact`."""
+        with self._turn:
+            try:
+                return self._compaction.portion()
+            except duckdb.Error as error:
+                raise WriteFailed(f"not compacted: {error}") from error
 
     def _written(self, batch: PreparedBatch | PreparedHashed) -> WriteOutcome:
         """Runs that this process has not met are taken for new: nearly always right, and cheaper than looking. The

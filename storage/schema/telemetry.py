@@ -78,6 +78,7 @@ class ExecutionEvent(OfRun, Base):
     `attributes` are whole here and in every answer; in SQL they lack those that repeat a conversation at length:
     `history_id` stands for them, see `storage.histories`.
     `stored_at_unix_nano` rises from commit to commit, see `storage.commits`; NULL for events stored before it was kept.
+    `compacted_at_unix_nano` is NULL for events that lie as they arrived, see `storage.compacting`.
     """
 
     __tablename__ = "execution_events"
@@ -118,6 +119,7 @@ class ExecutionEvent(OfRun, Base):
     history_id: Mapped[str | None] = mapped_column(HexUuid, ForeignKey("history_parts.id"))
     otlp_residue: Mapped[bytes | None]
     stored_at_unix_nano: Mapped[int | None] = mapped_column(default=time.time_ns, onupdate=time.time_ns)
+    compacted_at_unix_nano: Mapped[int | None]
 
     timestamp = Moment("started_at_unix_nano")
     started_at = Moment("started_at_unix_nano")

@@ -1,0 +1,202 @@
+"""Compacting: nothing told of an event changes, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from sqlalchemy import text
+
+from clew.collector.projection import read_requests
+from clew.storage import DatabaseSession, Store, WorkflowRun
+from clew.storage.compacting import PORTION_ROWS, Compactor
+
+START = 10**18
+RUN_EVENTS = 64
+DEADLINE_S = 60
+
+COMPACTED = "SELECT count(*) FROM execution_events WHERE compacted_at_unix_nano IS NOT NULL"
+EVENTS = "SELECT * EXCLUDE (compacted_at_unix_nano) FROM execution_events ORDER BY run_id, id"
+TYPED = """
+    SELECT count(DISTINCT row_group_id) FROM pragma_storage_info('execution_events')
+    WHERE column_name = 'attributes' AND segment_type = 'BIGINT'
+"""
+
+
+def request(events: range, *, end: int = 1) -> bytes:
+    """A serialised request of these events, RUN_EVENTS of them a run; with `end=0` they are pending."""
+    built = ExportTraceServiceRequest()
+    spans = built.resource_spans.add().scope_spans.add().spans
+    for number in events:
+        spans.add(
+            trace_id=(1 + number // RUN_EVENTS).to_bytes(16, "big"),
+            span_id=(1 + number).to_bytes(8, "big"),
+            name=f"event {number}",
+            start_time_unix_nano=START + number,
+            end_time_unix_nano=end and START + number + end,
+            attributes=[
+                KeyValue(key="place", value=AnyValue(int_value=number)),
+                KeyValue(key="tool.name", value=AnyValue(string_value=f"tool {number % 7}")),
+                KeyValue(key=f"rare.{number % 50}", value=AnyValue(double_value=number / 8)),
+            ],
+        )
+    return built.SerializeToString()
+
+
+def write(store: Store, events: range, *, end: int = 1) -> None:
+    """Stores the events in one transaction."""
+    store.write_spans(read_requests([request(events, end=end)]).batch)
+
+
+def answer(store: Store, question: str) -> Any:
+    with store.read() as reader:
+        [[value]] = [tuple(row.values()) for row in reader.rows(text(question))]
+        return value
+
+
+def told(store: Store) -> list[dict[str, Any]]:
+    """All that is known of all events."""
+    with store.read() as reader:
+        return [dict(row) for row in reader.rows(text(EVENTS))]
+
+
+@pytest.fixture
+def filled(store: Store) -> Store:
+    """A store with three portions of events, and some more."""
+    write(store, range(2 * PORTION_ROWS))
+    write(store, range(2 * PORTION_ROWS, 3 * PORTION_ROWS + 100))
+    return store
+
+
+def test_nothing_told_changes(filled: Store) -> None:
+    """Compacted events say what they said, every column of every one."""
+    before = told(filled)
+    while filled.compact():
+        pass
+    assert told(filled) == before
+    assert answer(filled, COMPACTED) == 3 * PORTION_ROWS
+
+
+def test_attributes_become_typed_columns(filled: Store) -> None:
+    """The row groups of a compacted portion hold a frequent attribute as a column of its own type; those that lie as
+    they arrived do not."""
+    assert answer(filled, TYPED) == 0
+    assert filled.compact() == PORTION_ROWS
+    assert answer(filled, TYPED) == 2
+
+
+def test_what_is_too_little_is_left(store: Store) -> None:
+    """Fewer events than a portion are left as they are, until more have come."""
+    write(store, range(PORTION_ROWS - 1))
+    assert store.compact() == 0
+    write(store, range(PORTION_ROWS - 1, PORTION_ROWS))
+    assert store.compact() == PORTION_ROWS
+    assert store.compact() == 0
+
+
+def test_a_span_sent_again_is_stored_once(filled: Store) -> None:
+    """Compacted events are known when they are sent again."""
+    before = told(filled)
+    while filled.compact():
+        write(filled, range(RUN_EVENTS * 3))
+    assert told(filled) == before
+
+
+def test_a_pending_copy_is_replaced(store: Store) -> None:
+    """An event that ends after its pending copy was compacted takes the copy's place."""
+    write(store, range(PORTION_ROWS), end=0)
+    store.compact()
+    write(store, range(RUN_EVENTS))
+    assert answer(store, "SELECT count(*) FROM execution_events") == PORTION_ROWS
+    assert answer(store, "SELECT count(*) FROM execution_events WHERE completed_at_unix_nano <> 0") == RUN_EVENTS
+
+
+def test_a_reader_sees_one_state(filled: Store) -> None:
+    """A read that began before sees every event once, however much is compacted meanwhile."""
+    with filled.read() as reader:
+        before = reader.arrow(text(EVENTS))
+        while filled.compact():
+            pass
+        assert reader.arrow(text(EVENTS)) == before
+
+
+def test_a_compacted_run_is_deleted(filled: Store) -> None:
+    """Deleting a run takes its compacted events along."""
+    filled.compact()
+    with DatabaseSession(filled.engine) as session:
+        session.delete(session.get_one(WorkflowRun, f"{1:032x}"))
+        session.commit()
+    assert answer(filled, "SELECT count(*) FROM execution_events") == 3 * PORTION_ROWS + 100 - RUN_EVENTS
+
+
+def test_an_idle_store_is_compacted(filled: Store) -> None:
+    """A compactor does it all by itself once nothing is written any more."""
+    done, patience = Event(), DEADLINE_S
+    with closing(Compactor(filled, idle_s=0.01)):
+        while answer(filled, COMPACTED) < 3 * PORTION_ROWS and patience > 0:
+            patience -= done.wait(0.05) or 0.05
+    assert answer(filled, COMPACTED) == 3 * PORTION_ROWS
+
+
+def test_a_busy_store_is_left_alone(filled: Store) -> None:
+    """A compactor does nothing as long as something was written lately."""
+    write(filled, range(1))
+    with closing(Compactor(filled, idle_s=DEADLINE_S)) as compactor:
+        assert compactor._step() == DEADLINE_S
+    assert answer(filled, COMPACTED) == 0
+
+
+KILLED = """
+import sys
+from clew.storage import Store
+store = Store.open(sys.argv[1])
+while store.compact():
+    print("a portion", flush=True)
+"""
+
+
+@pytest.mark.parametrize("portions", [0, 1, 2])
+def test_killed_meanwhile(tmp_path: Path, portions: int) -> None:
+    """A process that is killed while it compacts leaves every event as it was, once."""
+    path = tmp_path / "clew.duckdb"
+    with closing(Store.open(str(path))) as store:
+        write(store, range(3 * PORTION_ROWS))
+        before = told(store)
+    with subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        for _ in range(portions):
+            assert process.stdout.readline() == "a portion\n"
+        process.kill()
+    with closing(Store.open(str(path))) as store:
+        assert told(store) == before
+        assert answer(store, COMPACTED) >= portions * PORTION_ROWS
+
+
+def test_the_command_compacts_a_file(tmp_path: Path, clew: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    """`clew compact` compacts a file that no server holds, and says how much."""
+    path = tmp_path / "clew.duckdb"
+    with closing(Store.open(str(path))) as store:
+        write(store, range(2 * PORTION_ROWS))
+        before = told(store)
+    done = clew("compact", "--db", str(path))
+    assert (done.returncode, done.stdout) == (0, f"{2 * PORTION_ROWS} events compacted\n"), done.stderr
+    with closing(Store.open(str(path))) as store:
+        assert told(store) == before
+        assert answer(store, COMPACTED) == 2 * PORTION_ROWS
+
+
+def test_the_command_needs_a_file(tmp_path: Path, clew: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    """`clew compact` makes no file where there is none."""
+    missing = tmp_path / "missing.duckdb"
+    refused = clew("compact", "--db", str(missing))
+    assert refused.returncode == 1
+    assert "there is no" in refused.stderr
+    assert not missing.exists()
