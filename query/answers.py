@@ -29,6 +29,9 @@ class Problem(Answer):
     code: Annotated[str, Field(description="For programs: invalid_parameter, not_found, busy, timeout …")]
     message: Annotated[str, Field(description="For people: what was found and what to do.")]
     parameter: Annotated[str | None, Field(description="The parameter to blame, if one is.")]
+    position: Annotated[
+        int | None, Field(description="Only where a character of the parameter is to blame: which, from 0.")
+    ] = None
 
 
 class ErrorAnswer(Answer):

@@ -7,7 +7,7 @@ ApiError
  └─ Busy               503, more questions are waiting than may
 
 Every error, whoever raised it, leaves as `{"error": {"code", "message", "parameter"}}`; `parameter` is null when none
-is to blame.
+is to blame. With `position` where a character of it is to blame, from 0.
 """
 
 from __future__ import annotations
@@ -73,10 +73,17 @@ def answer_errors(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unforeseen)
 
 
-def _shape(
-    status: int, code: str, message: str, parameter: str | None = None, headers: Mapping[str, str] | None = None
+def _shape(  # noqa: PLR0913 what may be said of an error
+    status: int,
+    code: str,
+    message: str,
+    parameter: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    *,
+    position: int | None = None,
 ) -> Response:
-    body = orjson.dumps({"error": {"code": code, "message": message, "parameter": parameter}})
+    at = {} if position is None else {"position": position}
+    body = orjson.dumps({"error": {"code": code, "message": message, "parameter": parameter, **at}})
     return Response(body, status, headers, media_type="application/json")
 
 
@@ -90,8 +97,9 @@ def _invalid_parameter(_: Request, error: Any) -> Response:
     parameter = _parameter_of(first["loc"])
     if first["type"] == "extra_forbidden":
         return _shape(400, "invalid_parameter", f"there is no parameter {parameter!r} here; see /docs", parameter)
-    reason = str(first.get("ctx", {}).get("error") or first["msg"])
-    return _shape(400, "invalid_parameter", f"{parameter}: {reason}", parameter)
+    cause = first.get("ctx", {}).get("error")
+    position = getattr(cause, "position", None)
+    return _shape(400, "invalid_parameter", f"{parameter}: {cause or first['msg']}", parameter, position=position)
 
 
 def _parameter_of(location: Sequence[Any]) -> str:

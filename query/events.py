@@ -92,11 +92,16 @@ def read_events(reader: Reader, statement: Select[Any], run: RowMapping) -> pa.T
     rows = whole_attributes(reader, reader.arrow(statement, _of_run_values(run)))
     logs, links = _owners_of_parts(reader, run, rows["id"])
     return (
-        rows.append_column("service_name", _services.of(reader, rows["resource_id"]))
-        .append_column("scope_name", _scopes.of(reader, rows["scope_id"]))
+        with_origins(reader, rows)
         .append_column("log_count", _occurrences(rows["id"], logs))
         .append_column("link_count", _occurrences(rows["id"], links))
     )
+
+
+def with_origins(reader: Reader, rows: pa.Table) -> pa.Table:
+    """Rows of events, of whatever runs, and the names of their services and scopes."""
+    named = rows.append_column("service_name", _services.of(reader, rows["resource_id"]))
+    return named.append_column("scope_name", _scopes.of(reader, rows["scope_id"]))
 
 
 def one_of(column: ColumnElement[int], numbers: list[int]) -> ColumnElement[bool]:
@@ -219,9 +224,10 @@ _EVENT_LINKS = select(
     EVENTS.c.id, EVENTS.c.parent_event_id, EVENTS.c.started_at_unix_nano, EVENTS.c.completed_at_unix_nano
 ).where(of_any_run(EVENTS))
 
-EVENT_ROWS = select(*(EVENTS.c[name] for name in _COLUMNS), json_text(EVENTS.c.attributes).label("attributes")).where(
-    of_any_run(EVENTS)
-)
+# Of all runs; EVENT_ROWS has those of one.
+ALL_EVENT_ROWS = select(*(EVENTS.c[name] for name in _COLUMNS), json_text(EVENTS.c.attributes).label("attributes"))
+
+EVENT_ROWS = ALL_EVENT_ROWS.where(of_any_run(EVENTS))
 
 _OWNERS_OF_PARTS = select(union_all(_owners(LOGS, is_log=True), _owners(LINKS, is_log=False)).subquery())
 

@@ -190,7 +190,7 @@ _TABLES = {
 # Keys between the tables, what is not a value but a message kept, and places that the tree shows under the same names.
 _NOT_ASKED = {
     *("attributes", "otlp", "otlp_residue", "meta", "event_started_at_unix_nano"),
-    *("execution_events.resource_id", "execution_events.scope_id"),
+    *("execution_events.resource_id", "execution_events.scope_id", "execution_events.history_id"),
     *("execution_events.execution_order", "execution_events.depth"),
     *("event_logs.run_id", "event_logs.event_id", "event_logs.resource_id", "event_logs.scope_id"),
     *("event_links.run_id", "event_links.event_id"),

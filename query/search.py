@@ -1,0 +1,122 @@
+"""Events and runs that a filter means, across all runs, newest first.
+
+A page goes on behind the last row of the one before, by start, run and id: what is stored while somebody walks the
+pages shifts none of them, and every event that was there when the walk began is met once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+import orjson
+import pyarrow as pa
+from sqlalchemy import ColumnElement, RowMapping, Select, and_, func, literal, select, tuple_
+
+from ..storage import Reader, parse_event_id, run_id_text
+from .event_json import event_texts, place_in_tree
+from .events import ALL_EVENT_ROWS, EVENTS, LINKS, LOGS, one_of, with_origins
+from .filter_sql import of_events, of_runs
+from .histories import whole_attributes
+from .runs import RUNS, run_json
+from .search_parameters import SearchCursor, SearchWanted
+from .search_windows import SEARCH_SECONDS, Between, Timeline
+
+_EVENTS = Timeline(EVENTS.c.started_at_unix_nano, func.count())
+_RUNS = Timeline(RUNS.c.started_at_unix_nano, func.sum(RUNS.c.event_count + 1))
+_EVENT_ORDER = (EVENTS.c.started_at_unix_nano, EVENTS.c.run_id, EVENTS.c.id)
+_RUN_ORDER = (RUNS.c.started_at_unix_nano, RUNS.c.id)
+_FOUND_EVENTS = ALL_EVENT_ROWS.add_columns(EVENTS.c.run_id)
+_RUN_SHOWN = ("id", "session_id", "name", "agent")
+
+
+def search_events(reader: Reader, wanted: SearchWanted, seconds_max: float = SEARCH_SECONDS) -> bytes:
+    """`{"events": [...], "searched_to_unix_nano": ..., "next_cursor": ...}`. Raises AnswerTooLarge where attributes are
+    more than an answer may hold."""
+
+    def read(window: Between, rows_max: int) -> pa.Table:
+        overlapping = and_(RUNS.c.started_at_unix_nano <= window[1], RUNS.c.last_started_at_unix_nano >= window[0])
+        meant = of_events(wanted.filter, parts_between=_bounds_of_runs(reader, overlapping))
+        return reader.arrow(_newest(_FOUND_EVENTS.where(meant), _EVENT_ORDER, wanted, window, rows_max))
+
+    tables, searched_to = _EVENTS.search(reader, wanted, read, seconds_max)
+    found = pa.concat_tables(tables) if tables else pa.table({"run_id": []})
+    page = found.slice(0, wanted.limit)
+    events = _told(reader, page) if len(page) else []
+    last = [page[column.name][-1].as_py() for column in _EVENT_ORDER] if len(found) > len(page) else None
+    return orjson.dumps({"events": events, **_going_on(last, searched_to)})
+
+
+def search_runs(reader: Reader, wanted: SearchWanted, seconds_max: float = SEARCH_SECONDS) -> dict[str, Any]:
+    """`{"runs": [...], "searched_to_unix_nano": ..., "next_cursor": ...}`."""
+
+    def read(window: Between, rows_max: int) -> Sequence[RowMapping]:
+        bounds = _bounds_of_runs(reader, RUNS.c.started_at_unix_nano.between(*window))
+        events_where = EVENTS.c.started_at_unix_nano.between(*bounds)
+        meant = of_runs(wanted.filter, events_where=events_where, parts_between=bounds)
+        return reader.rows(_newest(select(RUNS).where(meant), _RUN_ORDER, wanted, window, rows_max))
+
+    chunks, searched_to = _RUNS.search(reader, wanted, read, seconds_max)
+    found = [run for chunk in chunks for run in chunk]
+    page = found[: wanted.limit]
+    last = [page[-1]["started_at_unix_nano"], page[-1]["id"]] if len(found) > len(page) else None
+    return {"runs": [run_json(run) for run in page], **_going_on(last, searched_to)}
+
+
+def _newest(
+    rows: Select[Any], order: Sequence[Any], wanted: SearchWanted, window: Between, rows_max: int
+) -> Select[Any]:
+    rows = rows.where(order[0].between(*window))
+    if wanted.cursor is not None:
+        place = (wanted.cursor.started_at_unix_nano, wanted.cursor.run_id, wanted.cursor.event_id)
+        last = [literal(value, column.type) for value, column in zip(place, order, strict=False)]
+        rows = rows.where(tuple_(*order) < tuple_(*last))
+    return rows.order_by(*(column.desc() for column in order)).limit(rows_max)
+
+
+def _bounds_of_runs(reader: Reader, which: ColumnElement[bool]) -> Between:
+    """Between which starts the events of these runs lie."""
+    first, last = func.min(RUNS.c.started_at_unix_nano), func.max(RUNS.c.last_started_at_unix_nano)
+    [row] = reader.rows(
+        select(func.coalesce(first, 1).label("first"), func.coalesce(last, 0).label("last")).where(which)
+    )
+    return row["first"], row["last"]
+
+
+def _going_on(last: Sequence[Any] | None, searched_to: int | None) -> dict[str, Any]:
+    """Where the next page begins: behind the last row of this one, or where the search stopped."""
+    cursor = None
+    if last is not None:
+        numbers = dict(zip(("started_at_unix_nano", "run_id", "event_id"), last, strict=False))
+        cursor = SearchCursor(**numbers)
+    elif searched_to is not None:
+        cursor = SearchCursor(started_at_unix_nano=searched_to)
+    stopped_at = None if searched_to is None else str(searched_to)
+    return {"searched_to_unix_nano": stopped_at, "next_cursor": cursor and cursor.text()}
+
+
+def _told(reader: Reader, page: pa.Table) -> list[orjson.Fragment]:
+    """The events as JSON, each with its run."""
+    run_ids = [UUID(text) for text in page["run_id"].to_pylist()]
+    runs = {run["id"]: run for run in reader.rows(select(RUNS).where(RUNS.c.id.in_(set(run_ids))))}
+    rows = with_origins(reader, whole_attributes(reader, page))
+    keys = list(zip(map(run_id_text, run_ids), page["id"].to_pylist(), strict=True))
+    for name, table in (("log_count", LOGS), ("link_count", LINKS)):
+        counts = _parts_of_events(reader, table, page["id"].to_pylist(), runs.values())
+        rows = rows.append_column(name, pa.array([counts[key] for key in keys], pa.int64()))
+    texts = event_texts(place_in_tree(rows, None)).to_pylist()
+    briefs = {run_id: orjson.dumps({name: run[name] for name in _RUN_SHOWN}).decode() for run_id, run in runs.items()}
+    return [orjson.Fragment(f'{text},"run":{briefs[key[0]]}}}') for text, key in zip(texts, keys, strict=True)]
+
+
+def _parts_of_events(
+    reader: Reader, table: Any, event_ids: list[int], runs: Iterable[RowMapping]
+) -> Counter[tuple[str, int]]:
+    """How many rows of `table` each event, by run and id, has."""
+    first = min(run["started_at_unix_nano"] for run in runs)
+    last = max(run["last_started_at_unix_nano"] for run in runs)
+    in_time = table.c.event_started_at_unix_nano.between(first, last)
+    owners = select(table.c.run_id, table.c.event_id).where(in_time, one_of(table.c.event_id, event_ids))
+    return Counter((row["run_id"], parse_event_id(row["event_id"])) for row in reader.rows(owners))

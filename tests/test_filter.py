@@ -1,0 +1,328 @@
+"""The filter language: against plain Python over arbitrary events, and what it answers to text that is no filter."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid5
+
+import pytest
+from duckdb_engine import Dialect
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from sqlalchemy import select
+
+from clew.collector.intake import Intake
+from clew.query.events import EVENTS
+from clew.query.filter import DEPTH_MAX, TEXT_LENGTH_MAX, FilterError, parse
+from clew.query.filter_fields import FIELDS
+from clew.query.filter_sql import of_events, of_runs
+from clew.query.runs import RUNS
+from clew.storage import ExecutionEvent, Store
+
+from .any_otlp import DETERMINISTIC
+from .conftest import Rows
+
+START = 1_700_000_000_000_000_000
+RUNS_KNOWN = [UUID(int=number) for number in (1, 2)]
+TEXTS = ["", "a", "b", "ab", "5", "500", "true", "é", "it's", 'a "b"', "a\\b", "a\nb", "A"]
+WHOLES = [0, 1, 5, 500, -3, 2**53, 2**53 + 1, 2**63 - 1, -(2**63)]
+DOUBLES = [0.0, -0.0, 0.5, 5.0, 500.0, -3.0, float(2**53), 9.3e18, -1e300]
+PATTERNS = ["a", "a.*", ".*b", "5.*", "[0-9]+", "(a|ab)", "true", "", ".*", r"-?\d+", "a.b"]
+KEYS = ["k", "http.status_code", 'odd "key"']
+ORDERS: dict[str, Callable[[Any, Any], bool]] = {
+    "<": lambda left, right: left < right,
+    "<=": lambda left, right: left <= right,
+    ">": lambda left, right: left > right,
+    ">=": lambda left, right: left >= right,
+}
+
+# --- arbitrary events -------------------------------------------------------------------------------------------------
+
+scalars = (
+    st.sampled_from(TEXTS).map(lambda text: AnyValue(string_value=text))
+    | st.sampled_from(WHOLES).map(lambda number: AnyValue(int_value=number))
+    | st.sampled_from([*DOUBLES, float("nan"), float("inf"), -float("inf")]).map(lambda x: AnyValue(double_value=x))
+    | st.booleans().map(lambda flag: AnyValue(bool_value=flag))
+)
+other_values = st.sampled_from(
+    [
+        AnyValue(),
+        AnyValue(bytes_value=b"a"),
+        AnyValue(array_value=ArrayValue(values=[AnyValue(string_value="a")])),
+        AnyValue(array_value=ArrayValue(values=[AnyValue(int_value=5), AnyValue(int_value=500)])),
+    ]
+)
+attributes = st.lists(
+    st.builds(KeyValue, key=st.sampled_from(KEYS), value=scalars | other_values), max_size=2, unique_by=lambda a: a.key
+)
+span_events = st.builds(Span.Event, name=st.sampled_from(TEXTS), attributes=attributes)
+span_links = st.builds(
+    Span.Link,
+    trace_id=st.sampled_from([run.bytes for run in RUNS_KNOWN]),
+    span_id=st.just(b"\xff" * 8),
+    attributes=attributes,
+)
+spans = st.builds(
+    Span,
+    name=st.sampled_from(TEXTS),
+    kind=st.integers(0, 5),
+    start_time_unix_nano=st.integers(START, START + 3),
+    attributes=attributes,
+    status=st.builds(Status, code=st.integers(0, 2), message=st.sampled_from(TEXTS)),
+    events=st.lists(span_events, max_size=2),
+    links=st.lists(span_links, max_size=1),
+)
+
+
+@dataclass
+class Event:
+    """A span and where it came from."""
+
+    span: Span
+    resource: Resource
+    scope: InstrumentationScope
+
+
+@st.composite
+def events(draw: st.DrawFn) -> Event:
+    """An event with or without an agent, tokens and a duration of its own."""
+    span = draw(spans)
+    span.end_time_unix_nano = span.start_time_unix_nano + draw(st.sampled_from([0, 250_000_000, 250_000_001, 2**40]))
+    for key, values in (
+        ("gen_ai.agent.name", st.none() | st.sampled_from(TEXTS[1:]).map(lambda text: AnyValue(string_value=text))),
+        ("gen_ai.usage.input_tokens", st.none() | st.sampled_from([0, 5, 500]).map(lambda n: AnyValue(int_value=n))),
+        ("clew.cost.usd", st.none() | st.sampled_from([0.0, 0.5, 5.0]).map(lambda x: AnyValue(double_value=x))),
+    ):
+        value = draw(values)
+        if value is not None:
+            span.attributes.add(key=key, value=value)
+    service = draw(st.lists(st.sampled_from(["a", "b"]).map(_service), max_size=1))
+    scope = InstrumentationScope(name=draw(st.sampled_from(["a", "b"])), attributes=draw(attributes))
+    return Event(span, Resource(attributes=[*service, *draw(attributes)]), scope)
+
+
+def _service(name: str) -> KeyValue:
+    return KeyValue(key="service.name", value=AnyValue(string_value=name))
+
+
+# --- filters, each as its text and as what it means -------------------------------------------------------------------
+
+Meaning = tuple[str, Callable[[Event], bool]]
+Values = Callable[[Event], Iterable[Any]]
+
+
+def _value(owner: Any, key: str) -> list[Any]:
+    """The attribute's value as one item, None for what no test but `exists` sees; no item where there is none."""
+    found = [pair.value for pair in owner.attributes if pair.key == key]
+    if not found or found[0].WhichOneof("value") is None:
+        return []
+    kind = found[0].WhichOneof("value")
+    return [found[0] if kind in ("bytes_value", "array_value") else getattr(found[0], kind)]
+
+
+ANY: dict[str, Callable[[str], Values]] = {
+    "attributes": lambda key: lambda event: _value(event.span, key),
+    "resource": lambda key: lambda event: _value(event.resource, key),
+    "resource.attributes": lambda key: lambda event: _value(event.resource, key),
+    "scope": lambda key: lambda event: _value(event.scope, key),
+    "log": lambda key: lambda event: [value for log in event.span.events for value in _value(log, key)],
+    "link": lambda key: lambda event: [value for link in event.span.links for value in _value(link, key)],
+}
+OF_TEXT: dict[str, Values] = {
+    "name": lambda event: [event.span.name],
+    "agent": lambda event: _value(event.span, "gen_ai.agent.name"),
+    "status_message": lambda event: [event.span.status.message],
+    "status": lambda event: ["failed" if event.span.status.code == Status.STATUS_CODE_ERROR else "completed"],
+    "service": lambda event: _value(event.resource, "service.name"),
+    "scope.name": lambda event: [event.scope.name],
+    "log.name": lambda event: [log.name for log in event.span.events],
+}
+OF_NUMBER: dict[str, Values] = {
+    "input_tokens": lambda event: _value(event.span, "gen_ai.usage.input_tokens"),
+    "cost_usd": lambda event: _value(event.span, "clew.cost.usd"),
+    "duration_ns": lambda event: [event.span.end_time_unix_nano - event.span.start_time_unix_nano],
+    "started_at_unix_nano": lambda event: [event.span.start_time_unix_nano],
+}
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _literal(value: Any) -> str:
+    return _quoted(value) if isinstance(value, str) else str(value).lower()
+
+
+def _same_type(left: Any, right: Any) -> bool:
+    """Texts compare with texts, truth with truth, numbers with numbers of either kind."""
+    groups = (str, bool, (int, float))
+    return any(isinstance(left, group) and isinstance(right, group) for group in groups) and (
+        isinstance(left, bool) == isinstance(right, bool)
+    )
+
+
+def _text(value: Any) -> str | None:
+    """What a regular expression sees."""
+    if isinstance(value, AnyValue):
+        items = [_text_in_list(item) for item in value.array_value.values]
+        return f"[{','.join(items)}]" if value.WhichOneof("value") == "array_value" else None
+    return value if isinstance(value, str) else str(value).lower()
+
+
+def _text_in_list(item: AnyValue) -> str:
+    return f'"{item.string_value}"' if item.HasField("string_value") else str(item.int_value)
+
+
+def _equal(left: Any, right: Any) -> bool:
+    return bool(_same_type(left, right) and left == right)
+
+
+def _meaning(text: str, values: Values, test: Callable[[Any], bool]) -> Meaning:
+    return text, lambda event: any(test(value) for value in values(event))
+
+
+def _tests(field: str, values: Values, literals: st.SearchStrategy[Any]) -> st.SearchStrategy[Meaning]:
+    """Tests that every field knows."""
+    equal = literals.map(lambda v: _meaning(f"{field} = {_literal(v)}", values, lambda x: _equal(x, v)))
+    among = st.lists(literals, min_size=1, max_size=3).map(
+        lambda vs: _meaning(
+            f"{field} in ({', '.join(map(_literal, vs))})", values, lambda x: any(_equal(x, v) for v in vs)
+        )
+    )
+    exists = st.just(_meaning(f"{field} exists", values, lambda _: True))
+    return equal | among | exists | (equal | among).map(_written_as_negation)
+
+
+def _written_as_negation(meaning: Meaning) -> Meaning:
+    text, holds = meaning
+    negated = text.replace(" = ", " != ", 1) if " = " in text else text.replace(" in (", " not in (", 1)
+    return negated, lambda event: not holds(event)
+
+
+def _ordered(field: str, values: Values, literals: st.SearchStrategy[Any]) -> st.SearchStrategy[Meaning]:
+    return st.tuples(st.sampled_from(list(ORDERS)), literals).map(
+        lambda pair: _meaning(
+            f"{field} {pair[0]} {_literal(pair[1])}",
+            values,
+            lambda x: _same_type(x, pair[1]) and ORDERS[pair[0]](x, pair[1]),
+        )
+    )
+
+
+def _matched(field: str, values: Values) -> st.SearchStrategy[Meaning]:
+    def meaning(pattern: str) -> Meaning:
+        def test(value: Any) -> bool:
+            text = _text(value)
+            return text is not None and re.fullmatch(pattern, text, re.DOTALL | re.ASCII) is not None
+
+        return _meaning(f"{field} =~ {_quoted(pattern)}", values, test)
+
+    return st.sampled_from(PATTERNS).map(meaning)
+
+
+def _of_any(field: str, values: Values) -> st.SearchStrategy[Meaning]:
+    ordered = st.sampled_from(TEXTS) | st.sampled_from(WHOLES) | st.sampled_from(DOUBLES)
+    tests = _tests(field, values, ordered | st.booleans())
+    return tests | _ordered(field, values, ordered) | _matched(field, values)
+
+
+def _of_text(field: str, values: Values) -> st.SearchStrategy[Meaning]:
+    literals = st.sampled_from([*TEXTS, "failed", "completed"])
+    return _tests(field, values, literals) | _ordered(field, values, literals) | _matched(field, values)
+
+
+def _of_number(field: str, values: Values) -> st.SearchStrategy[Meaning]:
+    literals = st.sampled_from([*WHOLES, *DOUBLES, 250_000_000, START + 1, START + 1.5])
+    if field.endswith("_unix_nano"):
+        literals = st.integers(START - 1, START + 4)
+    if field.endswith("_ns"):
+        literals = st.sampled_from([0, 250_000_000, 2**40])
+    return _tests(field, values, literals) | _ordered(field, values, literals)
+
+
+leaves = st.one_of(
+    *(_of_any(f"{name}[{_quoted(key)}]", of(key)) for name, of in ANY.items() for key in KEYS),
+    *(_of_text(field, values) for field, values in OF_TEXT.items()),
+    *(_of_number(field, values) for field, values in OF_NUMBER.items()),
+    st.sampled_from(
+        [
+            ("duration > 250ms", lambda event: _duration(event) > 250_000_000),
+            ("kind = CLIENT", lambda event: event.span.kind == Span.SPAN_KIND_CLIENT),
+            ("status_code != OK", lambda event: event.span.status.code != Status.STATUS_CODE_OK),
+            (f"link.run_id = {RUNS_KNOWN[0].hex}", lambda event: _links_to(event, RUNS_KNOWN[0])),
+        ]
+    ),
+)
+
+
+def _duration(event: Event) -> int:
+    return event.span.end_time_unix_nano - event.span.start_time_unix_nano
+
+
+def _links_to(event: Event, run_id: UUID) -> bool:
+    return any(link.trace_id == run_id.bytes for link in event.span.links)
+
+
+def _joined(inner: st.SearchStrategy[Meaning]) -> st.SearchStrategy[Meaning]:
+    both = st.tuples(inner, inner)
+    return (
+        inner.map(lambda a: (f"not ({a[0]})", lambda event: not a[1](event)))
+        | both.map(lambda pair: (f"({pair[0][0]}) and ({pair[1][0]})", lambda e: pair[0][1](e) and pair[1][1](e)))
+        | both.map(lambda pair: (f"({pair[0][0]}) or ({pair[1][0]})", lambda e: pair[0][1](e) or pair[1][1](e)))
+    )
+
+
+filters = st.recursive(leaves, _joined, max_leaves=4)
+
+# --- the promises -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Kept:
+    """A store and the way in, which all examples share, each with a run of its own."""
+
+    store: Store
+    intake: Intake
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
+    store = Store.open(str(tmp_path_factory.mktemp("filter") / "store.duckdb"))
+    intake = Intake(store)
+    yield Kept(store, intake)
+    intake.close()
+    store.close()
+
+
+@settings(DETERMINISTIC, max_examples=150)
+@given(drawn=st.lists(events(), min_size=1, max_size=5), asked=st.lists(filters, min_size=8, max_size=8))
+def test_a_filter_means_what_python_makes_of_it(kept: Kept, drawn: list[Event], asked: list[Meaning]) -> None:
+    """Whatever the events say and the filter asks: those are found for which it holds, and no others."""
+    run_id = uuid5(UUID(int=7), repr((drawn, [text for text, _ in asked])))
+    _store(kept.intake, run_id, drawn)
+    for text, holds in asked:
+        expected = [number for number, event in enumerate(drawn, 1) if holds(event)]
+        assert _found(kept.store, run_id, text) == expected, text
+
+
+def _store(intake: Intake, run_id: UUID, drawn: list[Event]) -> None:
+    request = ExportTraceServiceRequest()
+    for number, event in enumerate(drawn, 1):
+        event.span.trace_id, event.span.span_id = run_id.bytes, number.to_bytes(8)
+        of_scope = request.resource_spans.add(resource=event.resource).scope_spans.add(scope=event.scope)
+        of_scope.spans.append(event.span)
+    intake.accept(request.SerializeToString()).result(60)
+
+
+def _found(store: Store, run_id: UUID, text: str) -> list[int]:
+    condition = of_events(parse(text))
+    with store.read() as reader:
+        statement = select(EVENTS.c.id).where(EVENTS.c.run_id == run_id, condition).order_by(EVENTS.c.id)
+        return [int(row["id"], 16) for row in reader.rows(statement)]
