@@ -10,7 +10,6 @@ import typer
 
 from .. import __version__
 from .compacting import compact
-from .compacting import compact
 from .migrating import migrate
 from .reading import files, graph, messages, runs, stats, tree
 from .serving import serve
@@ -23,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (serve, runs, tree, stats, files, messages, graph, compact, compact):
+for command in (serve, runs, tree, stats, files, messages, graph, compact):
     app.command()(command)
 app.command("export")(export_spans)
 app.command("import")(import_files)
