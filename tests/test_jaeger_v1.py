@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from clew.query.jaeger import search
 from clew.query.jaeger.durations import parse_duration
+from clew.settings import Settings
 
 from .jaeger_server import CART, JOB, SECOND, START, TICK, JaegerServer, jaeger_server, shop, span
 
@@ -431,3 +434,27 @@ def test_what_is_no_duration(text: str) -> None:
     """It is refused with an example."""
     with pytest.raises(ValueError, match=r"1\.5s"):
         parse_duration(text)
+
+
+def _commands() -> list[str]:
+    """The addresses that the guide's commands ask, without the server's."""
+    guide = (Path(__file__).parent.parent / "docs" / "jaeger.md").read_text()
+    return re.findall(r"^curl 'http://127\.0\.0\.1:4318(.*)'$", guide, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", _commands())
+def test_the_guides_commands_answer(server: JaegerServer, path: str) -> None:
+    """Every command of docs/jaeger.md is answered as it stands."""
+    answer = server.get(path)
+
+    assert answer.get("errors") is None
+    asks_of_now = "lookback=12h" in path or "/metrics/" in path
+    assert asks_of_now or any(answer.values())
+
+
+def test_the_guide_names_the_ports() -> None:
+    """Grafana and a Jaeger are pointed where a server listens unless it is told otherwise."""
+    guide = (Path(__file__).parent.parent / "docs" / "jaeger.md").read_text()
+
+    assert f"url: http://127.0.0.1:{Settings().http_port}\n" in guide
+    assert f'endpoint: "127.0.0.1:{Settings().grpc_port}", tls: {{ insecure: true }}' in guide
