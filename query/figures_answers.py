@@ -2,11 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from .answers import Answer, Cost, Cursor, Hex16, Run, TotalUsage, UnixNano
+from .answers import Answer, Cost, Cursor, Hex16, Percentiles, Run, TotalUsage, UnixNano
+
+
+class Durations(Percentiles):
+    """Of the events that lasted, in nanoseconds; null where none did."""
+
+    total: int
+    mean: int | None
+    min: int | None
+    max: int | None
+
+
+class DurationBucket(Answer):
+    """How many events lasted longer than `over_ns`, and `until_ns` at most; null for the last bucket, without end."""
+
+    over_ns: int
+    until_ns: int | None
+    events: int
+
+
+class GroupFigures(Answer):
+    """The events that have these values in common."""
+
+    started_at_unix_nano: Annotated[UnixNano | None, Field(description="Where the time bucket begins.")] = None
+    group: Annotated[dict[str, Any], Field(description="The values by the names that were asked for.")]
+    events: int
+    errors: int
+    error_rate: Annotated[float | None, Field(description="Errors by events; null without events.")]
+    duration_ns: Durations
+    histogram: list[DurationBucket] | None = None
+    usage: TotalUsage | None = None
+
+
+class Figures(Answer):
+    """Figures of any events, by groups."""
+
+    events: Annotated[int, Field(description="Events that are meant, in all groups.")]
+    groups: Annotated[list[GroupFigures], Field(description="In order of time buckets, then the largest first.")]
+    groups_left_out: Annotated[int, Field(description="How many more groups there are than `limit`.")]
 
 
 class PathEvent(Answer):

@@ -9,10 +9,25 @@ from . import figures_answers as told
 from .api import ERRORS, Ask, json_response
 from .comparison import comparison
 from .critical_path_answer import critical_path_answer
-from .figures_parameters import ComparisonQuery, CriticalPathQuery
+from .dependencies import dependencies
+from .figures import figures as figures_of
+from .figures_parameters import ComparisonQuery, CriticalPathQuery, DependenciesQuery, FiguresQuery
 from .parameters import RunId
 
 figures = APIRouter(prefix="/api", responses=ERRORS)
+
+
+@figures.get("/statistics", response_model=told.Figures, tags=["figures"], summary="The figures of any events")
+async def get_figures(asker: Ask, wanted: FiguresQuery) -> Response:
+    """How many events, how many failed, how long they took, what they used: of those that a filter means, by any
+    fields, and by time."""
+    return json_response(await asker.ask(figures_of, wanted))
+
+
+@figures.get("/calls", response_model=told.Dependencies, tags=["figures"], summary="Who calls whom")
+async def get_dependencies(asker: Ask, wanted: DependenciesQuery) -> Response:
+    """The graph of agents, or of services, over any window: how often each called another, with what success."""
+    return json_response(await asker.ask(dependencies, wanted))
 
 
 @figures.get("/runs/compare", response_model=told.Comparison, tags=["runs"], summary="Two runs beside one another")

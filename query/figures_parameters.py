@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Query
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from ..storage.ids import parse_run_id
+from .filter import parse
+from .filter_fields import FIELDS, Kind, Owner, field_named, read_value
+from .filter_fields import Field as Column
 from .parameters import PAGE_ROWS_DEFAULT, Instant, Limit
 
 TOLERANCE = 0.1
 EDGES_MAX = 1_000
+GROUP_FIELDS_MAX = 5
+GROUPS_DEFAULT = 100
+GROUPS_MAX = 10_000
+BUCKET_NS_MIN = 1_000_000
 
 _Run = Annotated[
     UUID,
@@ -24,6 +33,77 @@ _Run = Annotated[
 
 class _Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
+class GroupField:
+    """A field to group by, under the name that it was asked for with."""
+
+    name: str
+    column: Column
+
+
+_GROUP_OWNERS = (Owner.EVENT, Owner.RUN, Owner.RESOURCE, Owner.SCOPE)
+_GROUP_KINDS = (Kind.TEXT, Kind.WHOLE, Kind.RUN_ID, Kind.EVENT_ID, Kind.ANY)
+# Names by commas; a comma within an attribute's key stands in quotes.
+_GROUP_NAME = re.compile(r"""\s*([^\s,\["']+)(?:\[(?:"([^"]+)"|'([^']+)')\])?\s*(?:,|$)""")
+
+
+def parse_group_by(text: str) -> tuple[GroupField, ...]:
+    """The fields named in `text`, as the filter language names them, with commas between. Raises ValueError."""
+    fields: list[GroupField] = []
+    end = 0
+    while end < len(text):
+        found = _GROUP_NAME.match(text, end)
+        if found is None:
+            raise ValueError(f'{text[end : end + 80]!r} is no field: write agent,model or attributes["its.key"]')
+        end = found.end()
+        fields.append(_group_field(found[0].strip(" ,"), found[1], found[2] or found[3]))
+    if len(fields) > GROUP_FIELDS_MAX or len({field.name for field in fields}) < len(fields):
+        raise ValueError(f"name at most {GROUP_FIELDS_MAX} fields, each once")
+    return tuple(fields)
+
+
+def _group_field(said: str, name: str, key: str | None) -> GroupField:
+    column = field_named(name, key)
+    if column.owner not in _GROUP_OWNERS:
+        raise ValueError(f"an event has many of {said}; group by a field of events, runs, resources or scopes")
+    if column.kind not in _GROUP_KINDS:
+        raise ValueError(f"{said} is {column.kind.value}, nearly each event's own; for times there is `every`")
+    return GroupField(said, column)
+
+
+def parse_every(text: str) -> int:
+    """A width in nanoseconds, at least BUCKET_NS_MIN. Raises ValueError."""
+    width = int(read_value(FIELDS["duration_ns"], text, quoted=False))
+    if width < BUCKET_NS_MIN or width > (1 << 62):
+        raise ValueError("a time bucket is 1ms wide or wider: write 1m, 1h, 1d")
+    return width
+
+
+_TEXT = WithJsonSchema({"type": "string"})
+# Not typed as what they become: one text each, not a list.
+Filter = Annotated[Any, BeforeValidator(parse), _TEXT]
+GroupFields = Annotated[Any, BeforeValidator(parse_group_by), _TEXT]
+
+
+class FiguresWanted(_Parameters):
+    """Which events, by what, and what is told of each group."""
+
+    filter: Filter | None = Field(None, description="Only events that are meant by this filter, see docs/search.md.")
+    since: Instant | None = Field(
+        None, description="Only events that started then or later: RFC 3339, nanoseconds since 1970, or `-1h`."
+    )
+    until: Instant | None = Field(None, description="Only events that started before then, written as `since` is.")
+    group_by: GroupFields = Field(
+        (), description='Fields by commas, as a filter names them: `agent,model`, `attributes["gen_ai.tool.name"]`.'
+    )
+    every: Annotated[int, BeforeValidator(parse_every), _TEXT] | None = Field(
+        None, description="Also by time: buckets of this width, such as 5m, 1h or 1d, that begin at multiples of it."
+    )
+    usage: bool = Field(True, description="Tokens and cost too. Over millions of events they take most of the time.")
+    histogram: bool = Field(False, description="How many events lasted how long, too.")
+    limit: Annotated[int, Field(ge=1, le=GROUPS_MAX, description="How many groups at most.")] = GROUPS_DEFAULT
 
 
 class Change(StrEnum):
@@ -78,6 +158,7 @@ class DependenciesWanted(_Parameters):
     limit: Annotated[int, Field(ge=1, le=EDGES_MAX, description="How many edges at most, the busiest first.")] = 200
 
 
+FiguresQuery = Annotated[FiguresWanted, Query()]
 ComparisonQuery = Annotated[ComparisonWanted, Query()]
 CriticalPathQuery = Annotated[CriticalPathWanted, Query()]
 DependenciesQuery = Annotated[DependenciesWanted, Query()]

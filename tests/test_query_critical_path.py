@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import httpx
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 from clew.query.critical_path import CriticalPath, critical_path
+from clew.query.figures_answers import CriticalPathAnswer
 from clew.query.tree import NONE, Tree, grow
+
+from .conftest import ApiReader, Rows
 
 times = st.integers(0, 20)
 
@@ -167,3 +172,73 @@ def test_a_hundred_thousand_that_outlast_one_another() -> None:
     chain = [Event(number, number - 1 or None, number, number + depth) for number in range(1, depth + 1)]
     _, path = path_of(chain, 1, 2 * depth)
     assert path.positions.tolist() == list(range(depth))
+
+
+RUN = "a1" * 16
+
+
+def told_path(api_reader: ApiReader, **parameters: int) -> dict:
+    return api_reader.get(f"/api/runs/{RUN}/critical-path", CriticalPathAnswer, **parameters)
+
+
+def test_contributions_add_up_to_the_duration(rows: Rows, api_reader: ApiReader) -> None:
+    """Events by contribution, agents and types by theirs, steps in order of time; with nobody's time they add up."""
+    rows.run(RUN, lasts=1_000)
+    rows.event(RUN, 1, agent_name="planner", completed_at_unix_nano=Rows.START + 900, duration_ns=900)
+    engineer = {"agent_name": "engineer", "event_type": "tool_call"}
+    rows.event(RUN, 2, 1, at=100, completed_at_unix_nano=Rows.START + 700, duration_ns=600, **engineer)
+    told = told_path(api_reader)
+
+    assert (told["duration_ns"], told["nobody_ns"]) == (1_000, 100)
+    assert [(event["id"], event["contribution_ns"]) for event in told["events"]] == [
+        (f"{2:016x}", 600),
+        (f"{1:016x}", 300),
+    ]
+    assert told["by_agent"] == [
+        {"agent_name": "engineer", "contribution_ns": 600},
+        {"agent_name": "planner", "contribution_ns": 300},
+    ]
+    assert [total["event_type"] for total in told["by_event_type"]] == ["tool_call", "info"]
+    assert [(step["event_id"], step["duration_ns"]) for step in told["steps"]] == [
+        (f"{1:016x}", 100),
+        (f"{2:016x}", 600),
+        (f"{1:016x}", 200),
+        (None, 100),
+    ]
+
+
+def test_the_largest_are_told(rows: Rows, api_reader: ApiReader) -> None:
+    """With a limit the largest contributions and the longest steps; how many there are in all is said."""
+    rows.run(RUN, lasts=30)
+    for number in (1, 2, 3):
+        rows.event(RUN, number, at=10 * (number - 1), completed_at_unix_nano=Rows.START + 10 * number - number)
+    told = told_path(api_reader, limit=1)
+    assert (told["event_count"], told["step_count"]) == (3, 6)
+    assert [event["contribution_ns"] for event in told["events"]] == [9]
+    assert [step["duration_ns"] for step in told["steps"]] == [9]
+
+
+def test_what_has_not_ended_runs_until_the_last_end(rows: Rows, api_reader: ApiReader) -> None:
+    """Of a run that goes on the path leads to the last end there is; an event without end is at work until then."""
+    rows.run(RUN, status="running")
+    with rows.store.engine.begin() as connection:
+        connection.execute(text("UPDATE workflow_runs SET completed_at_unix_nano = 0"))
+    rows.event(RUN, 1, completed_at_unix_nano=0, duration_ns=0, status="running")
+    rows.event(RUN, 2, 1, at=10)
+    told = told_path(api_reader)
+    assert [(event["id"], event["contribution_ns"]) for event in told["events"]] == [
+        (f"{1:016x}", 10),
+        (f"{2:016x}", 10),
+    ]
+
+
+def test_a_run_without_events_has_nobody(rows: Rows, api_reader: ApiReader) -> None:
+    """All its time is nobody's."""
+    rows.run(RUN, lasts=1_000)
+    told = told_path(api_reader)
+    assert (told["events"], told["duration_ns"], told["nobody_ns"]) == ([], 1_000, 1_000)
+
+
+def test_no_such_run(api_client: httpx.Client) -> None:
+    """404."""
+    assert api_client.get(f"/api/runs/{RUN}/critical-path").status_code == 404

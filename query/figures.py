@@ -1,0 +1,280 @@
+"""Figures of any events: how many, how many failed, how long they took, what they used; by any fields, and by time.
+
+Durations are those of the events that lasted: a moment (0 ns) and an event that has not ended have none. Percentiles
+are exact, durations that occurred: in the engine picking them out is cheaper than a sketch that estimates them.
+
+Tokens and cost are counted once, as `usage` says: whether an event counts depends on all events below it, so the runs
+that are concerned are looked at whole, some at a time (RUNS_EVENTS_AT_ONCE). What is asked for then picks among the
+events that count; so the groups' figures add up to those of the whole. That is dear: it takes some ten times as long
+as all other figures, and can be left out. An event's usage is its `user`'s where agents are grouped by: a group can
+have used something without having events of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    ColumnElement,
+    RowMapping,
+    Select,
+    Text,
+    Uuid,
+    and_,
+    bindparam,
+    case,
+    cast,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    true,
+)
+
+from ..storage import Reader
+from .attribute_json import number_json
+from .events import EVENTS, RESOURCES, SCOPES
+from .figures_parameters import FiguresWanted, GroupField
+from .filter_fields import Kind, Owner
+from .filter_sql import of_events
+from .runs import RUNS
+from .statistics import PERCENTILES
+from .usage import USAGE, usage_of
+
+# 1, 2, 5, 10 … microseconds up to five days; what lasted longer is in the last bucket.
+HISTOGRAM_BOUNDS_NS = tuple(factor * 10**power for power in range(3, 15) for factor in (1, 2, 5))
+RUNS_EVENTS_AT_ONCE = 500_000
+# The way up a tree is walked level by level, each a pass over what is looked at: deep runs are looked at alone.
+LONE_RUN_EVENTS = 5_000
+
+_INT64_MAX = (1 << 63) - 1
+_JOINS: Mapping[Owner, tuple[Any, Any]] = {
+    Owner.RUN: (RUNS, EVENTS.c.run_id),
+    Owner.RESOURCE: (RESOURCES, EVENTS.c.resource_id),
+    Owner.SCOPE: (SCOPES, EVENTS.c.scope_id),
+}
+_REPORTS = or_(*(EVENTS.c[name].is_not(None) for name in USAGE))
+
+Key = tuple[Any, ...]
+Row = dict[str, Any]
+
+
+def figures(reader: Reader, wanted: FiguresWanted) -> Row:
+    """The groups with most events first, by time where there are buckets; at most `wanted.limit`, and how many more
+    there are."""
+    condition = _condition(wanted)
+    rows = reader.rows(_groups(wanted, condition))
+    groups = {_key(wanted, row): _figures_json(row) for row in rows}
+    told = rows[0]["group_count"] if rows else 0
+    if wanted.usage:
+        _add_usage(groups, _usage(reader, wanted, condition), may_add=told <= wanted.limit)
+    return {
+        "events": int(rows[0]["all_events"]) if rows else 0,
+        "groups": [_group_json(wanted, key, group) for key, group in groups.items()],
+        "groups_left_out": max(0, told - wanted.limit),
+    }
+
+
+def _condition(wanted: FiguresWanted) -> ColumnElement[bool]:
+    started_at = EVENTS.c.started_at_unix_nano
+    conditions: list[ColumnElement[bool]] = [true()]
+    if wanted.since is not None:
+        conditions.append(started_at >= wanted.since)
+    if wanted.until is not None:
+        conditions.append(started_at < wanted.until)
+    if wanted.filter is not None:
+        conditions.append(of_events(wanted.filter))
+    return and_(*conditions)
+
+
+def _keys(wanted: FiguresWanted) -> list[ColumnElement[Any]]:
+    """The values that a group has in common, by number: the time bucket, then the fields."""
+    started_at = EVENTS.c.started_at_unix_nano
+    every = [] if wanted.every is None else [started_at - started_at % literal_column(str(wanted.every))]
+    fields = [_value(field) for field in wanted.group_by]
+    return [value.label(f"key_{number}") for number, value in enumerate([*every, *fields])]
+
+
+def _value(field: GroupField) -> ColumnElement[Any]:
+    column = field.column
+    if column.kind is not Kind.ANY:
+        found: ColumnElement[Any] = column.column
+        return found
+    value = func.variant_extract(column.column, literal(column.key, Text))
+    # Bytes have no JSON; they are with what is missing.
+    return case((func.variant_typeof(value) != "BLOB", cast(cast(value, JSON), Text)))
+
+
+def _from(wanted: FiguresWanted, first: Any) -> Any:
+    """`first`, which has the events, with the tables that fields are in."""
+    for owner in {field.column.owner for field in wanted.group_by} - {Owner.EVENT}:
+        table, reference = _JOINS[owner]
+        first = first.join(table, table.c.id == reference)
+    return first
+
+
+def _groups(wanted: FiguresWanted, condition: ColumnElement[bool]) -> Select[Any]:
+    columns = (EVENTS.c.status, func.nullif(EVENTS.c.duration_ns, 0).label("lasted"))
+    event = select(*_keys(wanted), *columns).select_from(_from(wanted, EVENTS)).where(condition).subquery("event")
+    keys = [column for column in event.c if column.name.startswith("key_")]
+    events, lasted = func.count(), event.c.lasted
+    fractions: ColumnElement[Any] = literal_column(f"ARRAY[{', '.join(f'0.{number}' for number in PERCENTILES)}]")
+    columns_told = [
+        *keys,
+        events.label("events"),
+        func.count().filter(event.c.status == "failed").label("errors"),
+        func.count(lasted).label("lasting_events"),
+        func.sum(lasted).label("total_ns"),
+        func.min(lasted).label("min_ns"),
+        func.max(lasted).label("max_ns"),
+        func.percentile_disc(fractions).within_group(lasted).label("percentiles"),
+        func.count().over().label("group_count"),
+        func.sum(events).over().label("all_events"),
+    ]
+    if wanted.histogram:
+        bounds: ColumnElement[Any] = literal_column(f"{list(HISTOGRAM_BOUNDS_NS)}::BIGINT[]")
+        columns_told.append(func.histogram(lasted, bounds).label("histogram"))
+    statement = select(*columns_told).group_by(*keys) if keys else select(*columns_told)
+    in_time = keys[:1] if wanted.every is not None else []
+    return statement.order_by(*in_time, events.desc(), *keys).limit(wanted.limit)
+
+
+def _key(wanted: FiguresWanted, row: RowMapping) -> Key:
+    return tuple(row[f"key_{number}"] for number in range(len(wanted.group_by) + (wanted.every is not None)))
+
+
+def _figures_json(row: RowMapping) -> Row:
+    percentiles = row["percentiles"] or [None] * len(PERCENTILES)
+    lasting = row["lasting_events"]
+    told: Row = {
+        "events": row["events"],
+        "errors": row["errors"],
+        "error_rate": row["errors"] / row["events"] if row["events"] else None,
+        "duration_ns": {
+            "total": min(int(row["total_ns"] or 0), _INT64_MAX),
+            "mean": int(row["total_ns"]) // lasting if lasting else None,
+            "min": row["min_ns"],
+            **{f"p{number}": value for number, value in zip(PERCENTILES, percentiles, strict=True)},
+            "max": row["max_ns"],
+        },
+    }
+    return told | ({"histogram": _histogram_json(row["histogram"])} if "histogram" in row else {})
+
+
+def _histogram_json(counts: Mapping[int, int] | None) -> list[Row]:
+    """From the first to the last bucket that holds something; `until_ns` belongs to a bucket, and is null for the
+    last of all."""
+    bounds = [*HISTOGRAM_BOUNDS_NS, _INT64_MAX]
+    filled = [place for place, bound in enumerate(bounds) if (counts or {}).get(bound)]
+    buckets = range(filled[0], filled[-1] + 1) if filled else ()
+    return [
+        {
+            "over_ns": bounds[place - 1] if place else 0,
+            "until_ns": bounds[place] if place < len(HISTOGRAM_BOUNDS_NS) else None,
+            "events": (counts or {}).get(bounds[place], 0),
+        }
+        for place in buckets
+    ]
+
+
+def _add_usage(groups: dict[Key, Row], used: Mapping[Key, Row], *, may_add: bool) -> None:
+    """To each group what it used; groups that used something and have no events are added where they may be."""
+    for key in used if may_add else ():
+        groups.setdefault(key, _figures_json(_NO_EVENTS))
+    for key, group in groups.items():
+        group["usage"] = _usage_json(used.get(key, {}))
+
+
+_NO_EVENTS: Any = dict.fromkeys(("total_ns", "min_ns", "max_ns", "percentiles")) | dict.fromkeys(
+    ("events", "errors", "lasting_events"), 0
+)
+
+
+def _usage_json(used: Mapping[str, Any]) -> Row:
+    cost = used.get("cost_usd")
+    return {
+        "events": used.get("usage_events", 0),
+        "superseded_events": used.get("superseded_events", 0),
+        "input_tokens": min(int(used.get("input_tokens") or 0), _INT64_MAX),
+        "output_tokens": min(int(used.get("output_tokens") or 0), _INT64_MAX),
+        "cost_usd": None if cost is None else number_json(cost),
+    }
+
+
+def _group_json(wanted: FiguresWanted, key: Key, group: Row) -> Row:
+    bucket = {} if wanted.every is None else {"started_at_unix_nano": str(key[0])}
+    values = key if wanted.every is None else key[1:]
+    said = {field.name: _value_json(field, value) for field, value in zip(wanted.group_by, values, strict=True)}
+    return bucket | {"group": said} | group
+
+
+def _value_json(field: GroupField, value: Any) -> Any:
+    if value is None or field.column.kind is not Kind.ANY:
+        return {number: word for word, number in field.column.words}.get(value, value)
+    return orjson.loads(value)
+
+
+def _usage(reader: Reader, wanted: FiguresWanted, condition: ColumnElement[bool]) -> dict[Key, Row]:
+    """What each group used."""
+    sums: dict[Key, Row] = {}
+    for run_ids, first, last in _runs_concerned(reader, condition):
+        whole_runs = and_(EVENTS.c.started_at_unix_nano.between(first, last), _among(EVENTS.c.run_id, run_ids))
+        for row in reader.rows(_used(wanted, condition, whole_runs)):
+            _add(sums.setdefault(_key(wanted, row), {}), row)
+    return {key: used for key, used in sums.items() if used["usage_events"] or used["superseded_events"]}
+
+
+def _used(wanted: FiguresWanted, condition: ColumnElement[bool], whole_runs: ColumnElement[bool]) -> Select[Any]:
+    used = usage_of(whole_runs)
+    of_agents = {f"key_{n + (wanted.every is not None)}": used.c.user for n in _agents_among(wanted.group_by)}
+    keys = [of_agents.get(key.name, key.element).label(key.name) for key in _keys(wanted)]
+    told = (used.c.reports, used.c.counts, *(used.c[name] for name in USAGE))
+    same = and_(used.c.run_id == EVENTS.c.run_id, used.c.id == EVENTS.c.id)
+    events = _from(wanted, EVENTS.join(used, same))
+    event = select(*keys, *told).select_from(events).where(whole_runs, _REPORTS, condition).subquery("event")
+    group = [column for column in event.c if column.name.startswith("key_")]
+    return select(
+        *group,
+        func.count().filter(event.c.counts).label("usage_events"),
+        func.count().filter(event.c.reports & ~event.c.counts).label("superseded_events"),
+        *(func.sum(event.c[name]).filter(event.c.counts).label(name) for name in USAGE),
+    ).group_by(*group)
+
+
+def _agents_among(fields: Sequence[GroupField]) -> Iterator[int]:
+    return (number for number, field in enumerate(fields) if field.column.name == "agent_name")
+
+
+def _runs_concerned(reader: Reader, condition: ColumnElement[bool]) -> Iterator[tuple[list[str], int, int]]:
+    """The runs that have an event that is meant and reports usage, some at a time: their ids, and between which times
+    their events started."""
+    reporting = select(EVENTS.c.run_id).where(condition, _REPORTS)
+    columns = [RUNS.c[name] for name in ("id", "started_at_unix_nano", "last_started_at_unix_nano", "event_count")]
+    runs = reader.arrow(select(*columns).where(RUNS.c.id.in_(reporting)).order_by(RUNS.c.started_at_unix_nano))
+    counts = runs["event_count"].to_numpy()
+    few = np.flatnonzero(counts <= LONE_RUN_EVENTS)
+    shares = np.split(few, np.flatnonzero(np.diff(np.cumsum(counts[few]) // RUNS_EVENTS_AT_ONCE)) + 1)
+    for places in (*(share for share in shares if share.size), *np.flatnonzero(counts > LONE_RUN_EVENTS)):
+        some: pa.Table = runs.take(pa.array(np.atleast_1d(places)))
+        first, last = (some[f"{which}started_at_unix_nano"].to_numpy() for which in ("", "last_"))
+        yield some["id"].to_pylist(), int(first.min()), int(last.max())
+
+
+def _among(column: ColumnElement[Any], run_ids: list[str]) -> ColumnElement[bool]:
+    """Is it one of these runs, however many? One bound value."""
+    array = cast(bindparam(None, run_ids, type_=ARRAY(Text), unique=True), ARRAY(Uuid))
+    found: ColumnElement[bool] = column.in_(select(func.unnest(array)))
+    return found
+
+
+def _add(sums: Row, row: RowMapping) -> None:
+    for name in ("usage_events", "superseded_events", *USAGE):
+        given = [value for value in (sums.get(name), row[name]) if value is not None]
+        sums[name] = sum(given) if given else None
