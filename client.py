@@ -15,7 +15,11 @@ _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 class ClientError(Exception):
-    """A question that got no answer."""
+    """A question that got no answer. `position`: which character of a filter is to blame, where one is."""
+
+    def __init__(self, message: str, position: int | None = None) -> None:
+        super().__init__(message)
+        self.position = position
 
 
 class Client:
@@ -36,7 +40,8 @@ class Client:
         if not answer.headers.get("content-type", "").startswith("application/json"):
             raise ClientError(f"{self.url} does not answer as clew does; is that its HTTP port?")
         if not answer.is_success:
-            raise ClientError(answer.json()["error"]["message"])
+            error = answer.json()["error"]
+            raise ClientError(error["message"], error.get("position"))
         return answer.text
 
     def fetch(self, path: str, parameters: Mapping[str, str | int | list[str]]) -> httpx.Response:

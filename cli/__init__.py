@@ -12,6 +12,7 @@ from .. import __version__
 from .compacting import compact
 from .migrating import migrate
 from .reading import files, graph, messages, runs, stats, tree
+from .search import search
 from .serving import serve
 from .transfer import export_spans, import_files
 
@@ -22,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (serve, runs, tree, stats, files, messages, graph, compact):
+for command in (serve, runs, search, tree, stats, files, messages, graph, compact):
     app.command()(command)
 app.command("export")(export_spans)
 app.command("import")(import_files)

@@ -7,6 +7,7 @@ from .artifacts import draw_files, draw_messages
 from .cells import ICONS, console, cost_text, duration_text
 from .graph import draw_graph
 from .runs import SHORT_ID_DIGITS, draw_runs
+from .search import draw_found, pointed_at
 from .statistics import draw_statistics
 from .tree import draw_tree
 
@@ -16,10 +17,12 @@ __all__ = [
     "console",
     "cost_text",
     "draw_files",
+    "draw_found",
     "draw_graph",
     "draw_messages",
     "draw_runs",
     "draw_statistics",
     "draw_tree",
     "duration_text",
+    "pointed_at",
 ]

@@ -1,0 +1,37 @@
+"""The command that searches all runs."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from .. import terminal
+from .asking import LOCAL_URL, AsJson, Limit, Url, asking, say
+
+
+def search(
+    text: Annotated[
+        str, typer.Argument(metavar="FILTER", help="What is meant: 'agent = engineer and duration > 1s', or words.")
+    ],
+    runs: Annotated[bool, typer.Option("--runs", help="List the runs that have such an event.")] = False,
+    since: Annotated[str | None, typer.Option(help="Only what began after this: -1h, -7d, or RFC 3339.")] = None,
+    until: Annotated[str | None, typer.Option(help="Only what began before this.")] = None,
+    limit: Limit = 20,
+    url: Url = LOCAL_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Search all runs for events, newest first: by words, fields and attributes."""
+    from ..client import ClientError
+
+    wanted = {"for": "runs" if runs else "events", "filter": text, "since": since, "until": until, "limit": limit}
+    with asking(url) as client:
+        try:
+            answer = client.get("/api/search", **wanted)
+        except ClientError as error:
+            if error.position is None:
+                raise
+            raise ClientError(f"{error}\n{terminal.pointed_at(text, error.position)}") from error
+    if as_json:
+        say(answer)
+    else:
+        terminal.draw_found(terminal.console(), json.loads(answer))
