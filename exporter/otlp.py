@@ -205,7 +205,7 @@ def _fill_attributes(message: Any, row: RowMapping, message_type: Any) -> None:
     """The attributes, or whatever the residue says instead of the columns."""
     residue = None if row["otlp_residue"] is None else _parsed(message_type, row["otlp_residue"])
     if residue is None:
-        message.attributes.extend(_key_values(row["attributes"]))
+        message.attributes.extend(key_values(row["attributes"]))
         return
     for field, value in residue.ListFields():
         if field.is_repeated:
@@ -224,7 +224,8 @@ def _parsed(message_type: Any, message: bytes) -> Any:
         return None
 
 
-def _key_values(attributes: Mapping[str, Any]) -> Iterable[KeyValue]:
+def key_values(attributes: Mapping[str, Any]) -> Iterable[KeyValue]:
+    """Python values, of the types that attributes have at rest or in JSON, as OTLP's."""
     return (KeyValue(key=key, value=_any_value(value)) for key, value in attributes.items())
 
 
@@ -244,6 +245,6 @@ def _any_value(value: Any) -> AnyValue:
         any_value.array_value.values.extend(map(_any_value, value))
         any_value.array_value.SetInParent()
     elif isinstance(value, dict):
-        any_value.kvlist_value.values.extend(_key_values(value))
+        any_value.kvlist_value.values.extend(key_values(value))
         any_value.kvlist_value.SetInParent()
     return any_value

@@ -21,8 +21,8 @@ from .otlp import traces_of
 
 PAGE_SPANS_MAX = 2_000
 PAGE_BYTES_MAX = 4 << 20
-# Read at a time, before their bytes are known: attributes of one span may fill a request.
-_PORTION_SPANS = 250
+# Read of a page before it is known how large they are: attributes of one span may fill a request.
+_FIRST_SPANS = 250
 _RUNS_MAX = 1_000
 _LAST = (1 << 63) - 1
 
@@ -162,12 +162,14 @@ def _first_start(run: RowMapping, after: _Place | None) -> int:
 def _payloads(reader: Reader, keys: Sequence[RowMapping]) -> tuple[list[bytes], int]:
     """The events as messages, and how many they are: fewer than keys where that is enough for a page."""
     payloads: list[bytes] = []
-    for start in range(0, len(keys), _PORTION_SPANS):
-        if sum(map(len, payloads)) >= PAGE_BYTES_MAX:
-            return payloads, start
-        events = _events(reader, keys[start : start + _PORTION_SPANS])
+    spans = size = 0
+    wanted = _FIRST_SPANS
+    while spans < len(keys) and size < PAGE_BYTES_MAX:
+        events = _events(reader, keys[spans : spans + wanted])
         payloads.append(traces_of(reader, events).SerializeToString())
-    return payloads, len(keys)
+        spans, size = spans + len(events), size + len(payloads[-1])
+        wanted = max(1, (PAGE_BYTES_MAX - size) * spans // size)
+    return payloads, spans
 
 
 def _events(reader: Reader, keys: Sequence[RowMapping]) -> Sequence[RowMapping]:
