@@ -215,6 +215,19 @@ def test_short_attributes_stay_with_the_event(store: Store) -> None:
     assert parts(store) == []
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_sql_reads_histories(store: Store, form: Callable[[Said], Attributes]) -> None:
+    """`history_text` gives the attributes that the column lacks, as a JSON object; NULL where it has all."""
+    spans = conversation(4, form)
+    send(store, *spans, call(9, {"x": text("y")}))
+    with store.engine.connect() as connection:
+        asked = "SELECT attributes, history_text(history_id) FROM execution_events ORDER BY id"
+        rows = connection.exec_driver_sql(asked).all()
+    told = [attributes | json.loads(history or "{}") for attributes, history in rows]
+    assert told == [_as_json(span) for span in (*spans, call(9, {"x": text("y")}))]
+    assert rows[-1][1] is None
+
+
 # --- once -------------------------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""Histories: long attributes that repeat a conversation, in parts that are stored once."""
+"""Histories: long attributes that repeat a conversation, in parts that are stored once; a function that reads them."""
 
 from __future__ import annotations
 
@@ -27,46 +27,37 @@ def upgrade() -> None:
     op.add_column("execution_events", sa.Column("history_id", sa.Uuid))
     if _postgresql():
         op.create_foreign_key("execution_events_history", "execution_events", "history_parts", ["history_id"], ["id"])
+    op.execute(_POSTGRESQL_TEXT if _postgresql() else _DUCKDB_TEXT)
 
 
 def downgrade() -> None:
-    op.execute(_POSTGRESQL_WHOLE if _postgresql() else _DUCKDB_WHOLE)
+    whole = _POSTGRESQL_WHOLE if _postgresql() else _DUCKDB_WHOLE
+    op.execute(f"UPDATE execution_events SET attributes = {whole} WHERE history_id IS NOT NULL")  # noqa: S608 our own
+    op.execute("DROP FUNCTION history_text" if _postgresql() else "DROP MACRO history_text")
     op.drop_column("execution_events", "history_id")
     op.drop_table("history_parts")
 
 
 # The places of a text's pieces, list within list, put them in order.
-_HISTORIES = """
-    WITH RECURSIVE piece (history_id, places, part_id) AS (
-        SELECT DISTINCT history_id, CAST(ARRAY[] AS BIGINT[]), history_id
-        FROM execution_events WHERE history_id IS NOT NULL
+_TEXT = """(
+    WITH RECURSIVE piece (places, part_id) AS (
+        SELECT CAST(ARRAY[] AS BIGINT[]), history_id
         UNION ALL
-        SELECT history_id, array_append(places, place), member
-        FROM (SELECT piece.history_id, piece.places, unnest(list.parts) AS member,
-                     generate_subscripts(list.parts, 1) AS place
+        SELECT array_append(places, place), member
+        FROM (SELECT piece.places, unnest(list.parts) AS member, generate_subscripts(list.parts, 1) AS place
               FROM piece JOIN history_parts AS list ON list.id = piece.part_id WHERE list.text IS NULL) AS members
-    ), history (id, attributes) AS (
-        SELECT piece.history_id, string_agg(part.text, '' ORDER BY piece.places)
-        FROM piece JOIN history_parts AS part ON part.id = piece.part_id WHERE part.text IS NOT NULL
-        GROUP BY piece.history_id
     )
-"""
+    SELECT string_agg(part.text, '' ORDER BY piece.places)
+    FROM piece JOIN history_parts AS part ON part.id = piece.part_id WHERE part.text IS NOT NULL
+)"""
 
-_POSTGRESQL_WHOLE = f"""
-    {_HISTORIES}
-    UPDATE execution_events SET attributes = execution_events.attributes || CAST(history.attributes AS JSONB)
-    FROM history WHERE history.id = execution_events.history_id
-"""  # noqa: S608 our own names
+_DUCKDB_TEXT = f"CREATE MACRO history_text(history_id) AS {_TEXT}"
+_POSTGRESQL_TEXT = f"CREATE FUNCTION history_text(history_id uuid) RETURNS text LANGUAGE sql STABLE RETURN {_TEXT}"
 
+_POSTGRESQL_WHOLE = "attributes || CAST(history_text(history_id) AS JSONB)"
 # What JSON cannot say, an event's `otlp_residue` says together with all its attributes.
-_DUCKDB_WHOLE = f"""
-    UPDATE execution_events SET attributes = whole.attributes
-    FROM (
-        {_HISTORIES}
-        SELECT run_id, e.id, coalesce(CAST(try_cast('{{' || concat_ws(',',
-            nullif(CAST(CAST(e.attributes AS JSON) AS VARCHAR)[2:-2], ''), history.attributes[2:-2]
-        ) || '}}' AS JSON) AS VARIANT), e.attributes) AS attributes
-        FROM execution_events e JOIN history ON history.id = e.history_id
-    ) AS whole
-    WHERE whole.run_id = execution_events.run_id AND whole.id = execution_events.id
-"""  # noqa: S608 our own names
+_DUCKDB_WHOLE = """
+    coalesce(CAST(try_cast('{' || concat_ws(',',
+        nullif(CAST(CAST(attributes AS JSON) AS VARCHAR)[2:-2], ''), history_text(history_id)[2:-2]
+    ) || '}' AS JSON) AS VARIANT), attributes)
+"""
