@@ -20,6 +20,7 @@ from .jaeger_server import CART, JOB, SECOND, START, TICK, JaegerServer, jaeger_
 START_US, START_MS = START // 1_000, START // 1_000_000
 ALL = {"start": START_US, "end": START_US + 300_000_000}
 TICK_ID = "00000000000000ab"  # Jaeger writes ids of 64 bits with 16 digits
+TALK = "99999999999999999999999999999999"
 LARGE = "77777777777777777777777777777777"
 
 
@@ -154,6 +155,20 @@ def test_an_id_may_be_written_short(server: JaegerServer, text: str) -> None:
     [trace] = server.get(f"/api/traces/{text}")["data"]
 
     assert (trace["traceID"], trace["spans"][0]["traceID"]) == (TICK_ID, TICK_ID)
+
+
+def test_a_conversation_is_shown_whole(server: JaegerServer) -> None:
+    """A long attribute that repeats a conversation comes as it was sent, however it is stored."""
+    turns = [json.dumps([{"role": "user", "content": f"turn {turn} " * 500}]) for turn in (1, 2)]
+    calls = [span(TALK, number, at=400 * SECOND + number) for number in (1, 2)]
+    for call, turn in zip(calls, turns, strict=True):
+        call.attributes.add(key="gen_ai.input.messages").value.string_value = turn
+    request = ExportTraceServiceRequest()
+    request.resource_spans.add().scope_spans.add(spans=calls)
+    server.send(request)
+
+    [trace] = server.get(f"/api/traces/{TALK}")["data"]
+    assert [shown["tags"] for shown in trace["spans"]] == [[tag("gen_ai.input.messages", "string", t)] for t in turns]
 
 
 # Searches.
@@ -376,13 +391,16 @@ def test_errors_have_jaegers_shape(server: JaegerServer, path: str, status: int,
 
 
 def test_an_answer_is_bounded(server: JaegerServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Traces with more spans together than an answer may hold are refused, and it is said what to do."""
-    monkeypatch.setattr(search, "SPANS_MAX", 3)
+    """Traces with more spans or bytes together than an answer may hold are refused, and it is said what to do."""
+    cart_bytes = len(server.http.get(f"/api/traces/{CART}").content)
+    for limit, value in (("SPANS_MAX", 3), ("ANSWER_BYTES_MAX", cart_bytes)):
+        with monkeypatch.context() as patch:
+            patch.setattr(search, limit, value)
+            status, body = server.refused("/api/traces", **ALL)
 
-    status, body = server.refused("/api/traces", **ALL)
-    assert (status, body["errors"][0]["code"]) == (422, 422)
-    assert "fewer traces" in body["errors"][0]["msg"]
-    assert found(server, service="shop") == [CART]
+            assert (status, body["errors"][0]["code"]) == (422, 422)
+            assert "fewer traces" in body["errors"][0]["msg"]
+            assert found(server, service="shop") == [CART]
 
 
 def test_a_large_trace_sent_in_small_pieces(server: JaegerServer) -> None:

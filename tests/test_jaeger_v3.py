@@ -259,6 +259,15 @@ def test_errors_over_grpc(server: JaegerServer, method: str, fields: dict[str, A
     assert refusal.value.details()
 
 
+def test_an_answer_too_large(server: JaegerServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More bytes than an answer over HTTP may have are refused."""
+    monkeypatch.setattr(search, "ANSWER_BYTES_MAX", 1_000)
+
+    status, body = server.refused(f"/api/v3/traces/{CART}")
+    assert (status, body["error"]["grpcCode"]) == (422, 8)
+    assert server.get(f"/api/v3/traces/{JOB}") == JOB_TRACE
+
+
 def test_a_trace_too_large(server: JaegerServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A trace with more spans than may be answered is refused whole."""
     monkeypatch.setattr(search, "SPANS_MAX", 2)

@@ -18,7 +18,7 @@ from .errors import ANSWERS, V3Route
 from .messages import API_V3, message_class
 from .otlp_json import otlp_json
 from .parameters import V3_OPERATIONS, V3_SEARCH, TraceId, parse_trace_id, v3_search
-from .search import check_size, find_traces, traces_by_id
+from .search import check_bytes, check_size, find_traces, traces_by_id
 from .services import operations, services
 from .summaries import find_summaries
 
@@ -72,6 +72,7 @@ async def _as_otlp(request: Request, asker: Ask, runs: Sequence[RowMapping]) -> 
     blocks: list[bytes] = []
     for run in runs:
         blocks += await asker.run("jaeger_trace", partial(_blocks, read, asker.store, UUID(run["id"])))
+        check_bytes(sum(map(len, blocks)))
     if not blocks:
         raise NotFound("No traces found")
     return json_response(b'{"result":{"resourceSpans":[' + b",".join(blocks) + b"]}}")

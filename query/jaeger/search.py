@@ -20,8 +20,9 @@ TRACES_DEFAULT = 100
 # As many as Jaeger's own page lets one ask for.
 TRACES_MAX = 1_500
 TAGS_MAX = 32
-# Whole spans that an answer may hold: some 200 MB as JSON.
+# What an answer may hold; 200,000 spans are some 200 MB as JSON.
 SPANS_MAX = 200_000
+ANSWER_BYTES_MAX = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,13 @@ def check_size(runs: Sequence[RowMapping]) -> None:
     if spans > SPANS_MAX:
         told = f"the {len(runs)} traces have {spans:,} spans, an answer {SPANS_MAX:,} at most"
         raise AnswerTooLarge(f"{told}; ask for fewer traces, or for a shorter time", parameter="limit")
+
+
+def check_bytes(size: int) -> None:
+    """Raises AnswerTooLarge when the answer has become larger than ANSWER_BYTES_MAX."""
+    if size > ANSWER_BYTES_MAX:
+        told = f"the answer would be larger than {ANSWER_BYTES_MAX >> 20} MiB"
+        raise AnswerTooLarge(f"{told}; ask for fewer traces, or over gRPC, which has no such limit", parameter="limit")
 
 
 def _conditions(search: TraceSearch) -> list[ColumnElement[bool]]:

@@ -35,7 +35,7 @@ def matches_tag(key: str, text: str, first: int, last: int) -> ColumnElement[boo
 
 
 def _among_attributes(key: str, text: str, first: int, last: int) -> ColumnElement[bool]:
-    resource = _has(RESOURCES.c.attributes, key, text)
+    resource: ColumnElement[bool] = _has(RESOURCES.c.attributes, key, text)
     if key.startswith("resource."):
         resource = or_(resource, _has(RESOURCES.c.attributes, key.removeprefix("resource."), text))
     log = _has(LOGS.c.attributes, key, text)
@@ -59,7 +59,7 @@ def _has_part(table: Any, condition: ColumnElement[bool], first: int, last: int)
 
 def _has(attributes: ColumnElement[Any], key: str, text: str) -> ColumnElement[bool]:
     value = func.variant_extract(attributes, literal(key, Text))
-    has = value.in_([literal(form) for form in _forms(text)])
+    has: ColumnElement[bool] = value.in_([literal(form) for form in _forms(text)])
     if text[:1] in {"[", "{"}:
         has = or_(has, cast(cast(value, JSON), Text) == _compact(text))
     # A key that is not there makes a comparison neither true nor false, which `not` would keep.

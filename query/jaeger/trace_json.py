@@ -22,7 +22,7 @@ from ...storage import Reader, event_id_text
 from ..attribute_json import AttributeOwner, number_json, value_json
 from ..events import EVENTS, LINKS, LOGS, RESOURCES, SCOPES, json_text
 from ..histories import whole_attributes
-from .search import check_size, of_runs
+from .search import check_bytes, check_size, of_runs
 from .services import SERVICE, kind_name
 
 _BATCH_ROWS = 4096
@@ -41,9 +41,11 @@ def traces_json(reader: Reader, runs: Sequence[RowMapping]) -> Iterator[bytes]:
     origins = _Origins(reader, runs)
     logs, links = _logs(reader, runs), _links(reader, runs)
     traces = {_dashed(run["id"]): _Trace(trace_id_text(run["id"])) for run in runs}
+    size = 0
     for event in _events(reader, _SPANS.where(of_runs(EVENTS, runs)).order_by(*_IN_TIME)):
         key = event["run_id"], event["id"]
-        traces[event["run_id"]].add(event, origins, logs.get(key, []), links.get(key, []))
+        size += traces[event["run_id"]].add(event, origins, logs.get(key, []), links.get(key, []))
+        check_bytes(size)
     for trace in traces.values():
         yield trace.json(origins)
 
@@ -66,7 +68,8 @@ class _Trace:
         self._spans: list[bytes] = []
         self._processes: dict[int, str] = {}
 
-    def add(self, event: Json, origins: _Origins, logs: list[orjson.Fragment], links: list[Json]) -> None:
+    def add(self, event: Json, origins: _Origins, logs: list[orjson.Fragment], links: list[Json]) -> int:
+        """Adds a span; gives its size in bytes."""
         process = self._processes.setdefault(event["resource_id"], f"p{len(self._processes) + 1}")
         span_id = event["id"] if event["otel_span_id"] is None else event["otel_span_id"]
         span = {
@@ -83,6 +86,7 @@ class _Trace:
             "warnings": None,
         }
         self._spans.append(orjson.dumps(span))
+        return len(self._spans[-1])
 
     def json(self, origins: _Origins) -> bytes:
         trace = {
