@@ -80,7 +80,7 @@ class SqlDesk:
     async def _take(self, turn: object) -> None:
         if self._turns.statistics().tasks_waiting >= WAITING_MAX:
             raise Busy(f"{WAITING_MAX} queries are waiting already; ask again in a second")
-        with anyio.move_on_after(self._limits.seconds_max):
+        with anyio.move_on_after(self._limits.seconds_max + GRACE_S):
             await self._turns.acquire_on_behalf_of(turn)
             return
         raise Busy("other queries take all the time there is; ask again later")
