@@ -10,6 +10,7 @@ import typer
 
 from .. import __version__
 from .compacting import compact
+from .figures import calls, compare, critical_path, figures
 from .migrating import migrate
 from .reading import files, graph, messages, runs, stats, tree
 from .search import search
@@ -23,7 +24,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (serve, runs, search, tree, stats, files, messages, graph, compact):
+for command in (
+    serve,
+    runs,
+    search,
+    tree,
+    stats,
+    files,
+    messages,
+    graph,
+    compact,
+    figures,
+    compare,
+    critical_path,
+    calls,
+):
     app.command()(command)
 app.command("export")(export_spans)
 app.command("import")(import_files)

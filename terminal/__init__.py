@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from .artifacts import draw_files, draw_messages
 from .cells import ICONS, console, cost_text, duration_text
+from .comparison import draw_comparison
+from .critical_path import draw_critical_path
+from .figures import draw_calls, draw_figures
 from .graph import draw_graph
 from .runs import SHORT_ID_DIGITS, draw_runs
 from .search import draw_found, pointed_at
@@ -16,6 +19,10 @@ __all__ = [
     "SHORT_ID_DIGITS",
     "console",
     "cost_text",
+    "draw_calls",
+    "draw_comparison",
+    "draw_critical_path",
+    "draw_figures",
     "draw_files",
     "draw_found",
     "draw_graph",
