@@ -34,6 +34,7 @@ from sqlalchemy import (
     type_coerce,
 )
 
+from ..storage import Variant, may_be_history
 from . import filter as meant
 from .events import EVENTS, LINKS, LOGS, RESOURCES, SCOPES, json_text
 from .filter import Order, Term
@@ -127,7 +128,7 @@ def _contains(column: ColumnElement[Any], text: str) -> Condition:
 def _test(leaf: Any) -> Condition:
     field: Field = leaf.field
     if field.kind is Kind.ANY:
-        return _test_of_variant(func.variant_extract(field.column, literal(field.key, Text)), leaf)
+        return _test_of_attribute(field, leaf)
     column = type_coerce(field.column, _TYPES[field.kind])
     match leaf:
         case meant.Exists():
@@ -153,6 +154,16 @@ def _in_order(column: ColumnElement[Any], field: Field, order: Order, value: Any
         case Kind.NUMBER:
             return _between(column, _doubles(order, value), Double)
     return _between(column, _wholes(order, value, _INT64), BigInteger)
+
+
+def _test_of_attribute(field: Field, leaf: Any) -> Condition:
+    key = field.key or ""
+    tested = _test_of_variant(func.variant_extract(field.column, literal(key, Text)), leaf)
+    if field.owner is not Owner.EVENT or not may_be_history(key):
+        return tested
+    pointer = "/" + key.replace("~", "~0").replace("/", "~1")
+    value = cast(func.json_extract(func.history_text(EVENTS.c.history_id), literal(pointer, Text)), Variant)
+    return or_(tested, and_(EVENTS.c.history_id.is_not(None), _test_of_variant(value, leaf)))
 
 
 def _test_of_variant(value: ColumnElement[Any], leaf: Any) -> Condition:

@@ -32,6 +32,7 @@ from .errors import (
     UnknownWord,
     WriteFailed,
 )
+from .histories import may_be_history
 from .ids import InvalidId, event_id_text, parse_event_id, parse_run_id, run_id_text
 from .persistence import CheckpointWarning, DualPersistenceManager
 from .preparing import PreparedBatch, prepare
@@ -68,6 +69,7 @@ from .schema import (
     Session,
     Task,
     TaskStatus,
+    Variant,
     WorkflowMetric,
     WorkflowRun,
     WorkflowStep,
@@ -135,6 +137,7 @@ __all__ = [
     "UnknownReference",
     "UnknownWord",
     "ValueType",
+    "Variant",
     "WorkflowMetric",
     "WorkflowRepository",
     "WorkflowRun",
@@ -146,6 +149,7 @@ __all__ = [
     "event_id_text",
     "get_db_session",
     "init_database",
+    "may_be_history",
     "parse_event_id",
     "parse_run_id",
     "prepare",

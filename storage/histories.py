@@ -60,6 +60,11 @@ class History(NamedTuple):
     parts: pa.Table
 
 
+def may_be_history(key: str) -> bool:
+    """May the attribute be part of a history, rather than in `attributes`?"""
+    return key in _REPEATED_KEYS or key.startswith(_REPEATED_PREFIXES)
+
+
 def take_histories(events: pa.Table, attributes: AttributeColumns) -> tuple[AttributeColumns, History | None]:
     """The events' attributes without their histories, and these; None where there is none to take."""
     entries = _repeated_entries(attributes)
@@ -78,8 +83,7 @@ def take_histories(events: pa.Table, attributes: AttributeColumns) -> tuple[Attr
 
 
 def _repeated_entries(attributes: AttributeColumns) -> Ints:
-    keys = attributes.keys.dictionary.to_pylist()
-    is_repeated = np.array([key in _REPEATED_KEYS or key.startswith(_REPEATED_PREFIXES) for key in keys], dtype=bool)
+    is_repeated = np.array([may_be_history(key) for key in attributes.keys.dictionary.to_pylist()], dtype=bool)
     if not is_repeated.any():
         return np.empty(0, dtype=np.int64)
     entries = np.flatnonzero(is_repeated[attributes.keys.indices.to_numpy(zero_copy_only=False)])

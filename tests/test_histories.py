@@ -19,6 +19,8 @@ from sqlalchemy.orm.exc import DetachedInstanceError
 
 from clew.collector.projection import read_requests
 from clew.exporter.otlp import run_as_otlp
+from clew.query.filter import parse
+from clew.query.filter_sql import of_events
 from clew.storage import (
     DatabaseSession,
     EventRepository,
@@ -226,6 +228,29 @@ def test_sql_reads_histories(store: Store, form: Callable[[Said], Attributes]) -
     told = [attributes | json.loads(history or "{}") for attributes, history in rows]
     assert told == [_as_json(span) for span in (*spans, call(9, {"x": text("y")}))]
     assert rows[-1][1] is None
+
+
+def test_filters_find_histories(store: Store) -> None:
+    """An attribute is found by what it says, whether it is kept with the event or as history."""
+    send(store, *conversation(4), call(9, {"gen_ai.input.messages": text("[]")}), call(10, {"x": text("y")}))
+    last = contents(messages(7))[-1]
+    found = {
+        asked: _found(store, asked)
+        for asked in (
+            "attributes['gen_ai.input.messages'] exists",
+            "not attributes['gen_ai.input.messages'] exists",
+            f"attributes['gen_ai.input.messages'] =~ '.*{last}.*'",
+            "attributes['gen_ai.input.messages'] = '[]'",
+            "attributes['gen_ai.input.messages'] != '[]'",
+        )
+    }
+    assert list(found.values()) == [[1, 2, 3, 4, 10], [11], [4], [10], [1, 2, 3, 4, 11]]
+
+
+def _found(store: Store, asked: str) -> list[int]:
+    with store.read() as reader:
+        rows = reader.rows(select(ExecutionEvent.id).where(of_events(parse(asked))).order_by(ExecutionEvent.id))
+    return [int(row["id"], 16) for row in rows]
 
 
 # --- once -------------------------------------------------------------------------------------------------------------
