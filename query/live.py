@@ -9,26 +9,27 @@ is asked; nothing is left out or told twice, since stamps rise. A reader that fa
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import ColumnElement, RowMapping, and_, literal, or_, select, tuple_
+import pyarrow as pa
+from sqlalchemy import ColumnElement, Select, and_, literal, or_, tuple_
 
 from ..storage import Reader, event_id_text, parse_event_id, parse_run_id, run_id_text
 from .errors import AnswerTooLarge
-from .event_json import event_texts, join, place_in_tree
-from .events import EVENT_ROWS, EVENTS, one_of, read_events
-from .runs import find_run, run_json
+from .events import ALL_EVENT_ROWS, EVENTS
+from .many_runs import told_with_runs
+from .runs import run_json
 
 PAGE_EVENTS = 100
-# Each run's events are read by themselves, within its time bounds.
-PAGE_RUNS = 16
 
 _CURSOR = re.compile(r"(\d{1,19})(?:-(\d{1,19})-([0-9a-f]{32})-([0-9a-f]{16}))?", re.ASCII)
-_ORDER = (EVENTS.c.stored_at_unix_nano, EVENTS.c.started_at_unix_nano, EVENTS.c.run_id, EVENTS.c.id)
-_PLACE_IN_COMMIT = _ORDER[1:]
+_STORED_AT = EVENTS.c.stored_at_unix_nano
+_PLACE_IN_COMMIT = (EVENTS.c.started_at_unix_nano, EVENTS.c.run_id, EVENTS.c.id)
+_EVENTS = ALL_EVENT_ROWS.add_columns(EVENTS.c.run_id, _STORED_AT)
 
 
 @dataclass(frozen=True)
@@ -71,37 +72,27 @@ def live_page(
 ) -> LivePage:
     """The events after the cursor that meet the conditions `wanted`, `limit` at most. `committed` is the stamp of the
     last commit before the reader began: it sees all up to there. Raises AnswerTooLarge for a single event only."""
-    statement = select(*_ORDER).where(_beyond(after), *wanted).order_by(*_ORDER).limit(limit)
-    places = [_Place(*row.values()) for row in reader.rows(statement)]
-    told = _of_few_runs(places)
+    rows = reader.arrow(_next(after, limit).where(*wanted))
     try:
-        runs, texts = _told(reader, told)
+        runs, texts = told_with_runs(reader, rows)
     except AnswerTooLarge:
         if limit == 1:
             raise
         return live_page(reader, after, committed, wanted, limit // 2)
-    is_full = len(places) == limit or len(told) < len(places)
+    cursors = _cursors(rows)
+    is_full = len(cursors) == limit
+    seen = cursors[-1] if cursors else after
     return LivePage(
-        runs=runs,
-        events=[(place.cursor, texts[place.run_id, place.id]) for place in told],
-        next=told[-1].cursor if is_full else _end(after, told, committed),
+        runs=[orjson.dumps(run_json(run)).decode() for run in runs.values()],
+        events=list(zip(cursors, texts, strict=True)),
+        # Commits to come have later stamps than any that was seen.
+        next=seen if is_full else LiveCursor(max(seen.stored_at_unix_nano, committed)),
         is_full=is_full,
     )
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Which event, and where in the order of commits."""
-
-    stored_at: int
-    started_at: int
-    run_id: str
-    id: str
-
-    @property
-    def cursor(self) -> LiveCursor:
-        last = (self.started_at, parse_run_id(self.run_id), parse_event_id(self.id))
-        return LiveCursor(self.stored_at, last)
+def _next(after: LiveCursor, limit: int) -> Select[Any]:
+    return _EVENTS.where(_beyond(after)).order_by(_STORED_AT, *_PLACE_IN_COMMIT).limit(limit)
 
 
 def _beyond(after: LiveCursor) -> ColumnElement[bool]:
@@ -114,35 +105,7 @@ def _beyond(after: LiveCursor) -> ColumnElement[bool]:
     return and_(EVENTS.c.stored_at_unix_nano >= after.stored_at_unix_nano, or_(later, later_in_commit))
 
 
-def _of_few_runs(places: Sequence[_Place]) -> Sequence[_Place]:
-    """The first places, as far as they are of PAGE_RUNS runs."""
-    runs: set[str] = set()
-    for number, place in enumerate(places):
-        runs.add(place.run_id)
-        if len(runs) > PAGE_RUNS:
-            return places[:number]
-    return places
-
-
-def _end(after: LiveCursor, told: Sequence[_Place], committed: int) -> LiveCursor:
-    """The place after all that there is: commits to come have later stamps."""
-    stored_at = max(after.stored_at_unix_nano, committed, *(place.stored_at for place in told[-1:]))
-    return LiveCursor(stored_at)
-
-
-def _told(reader: Reader, places: Sequence[_Place]) -> tuple[list[str], dict[tuple[str, str], str]]:
-    """The runs, and the events by run and id, as JSON."""
-    ids: dict[str, list[int]] = {}
-    for place in places:
-        ids.setdefault(place.run_id, []).append(parse_event_id(place.id))
-    runs = [find_run(reader, parse_run_id(run_id)) for run_id in ids]
-    texts = {key: text for run in runs for key, text in _events_told(reader, run, ids[run["id"]])}
-    return [orjson.dumps(run_json(run)).decode() for run in runs], texts
-
-
-def _events_told(reader: Reader, run: RowMapping, ids: list[int]) -> Iterator[tuple[tuple[str, str], str]]:
-    rows = read_events(reader, EVENT_ROWS.where(one_of(EVENTS.c.id, ids)), run)
-    # The tree is still growing: nobody knows an event's place in it.
-    texts = join(event_texts(place_in_tree(rows, None)), f',"run_id":"{run["id"]}"}}')
-    for event_id, text in zip(rows["id"].to_pylist(), texts.to_pylist(), strict=True):
-        yield (run["id"], event_id_text(event_id)), text
+def _cursors(rows: pa.Table) -> list[LiveCursor]:
+    columns = ("stored_at_unix_nano", "started_at_unix_nano", "run_id", "id")
+    places = zip(*(rows[name].to_pylist() for name in columns), strict=True)
+    return [LiveCursor(stored_at, (start, UUID(run_id), number)) for stored_at, start, run_id, number in places]

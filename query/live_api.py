@@ -109,9 +109,9 @@ LastEventId = Annotated[
 async def follow(
     asker: Ask, streams: Placed, wanted: Annotated[LiveWanted, Query()], last_event_id: LastEventId = None
 ) -> StreamingResponse:
-    """Server-sent events. `event` is an event as `/api/runs/{run_id}/events` shows it, with its `run_id` and without
-    its place in the tree, which still grows; one that was told while it was open comes again when it has ended. `run`
-    is the run of events to come, as it is now. `gap` says that something may be missing, `failed` why the stream ends.
+    """Server-sent events. `event` is an event as /api/search shows it: with its run, without its place in the tree,
+    which still grows; one that was told while it was open comes again when it has ended. `run` is the run of events to
+    come, as it is now. `gap` says that something may be missing, `failed` why the stream ends.
     Without `since` and `Last-Event-ID` the stream begins now."""
     stream = _Stream(asker, streams, wanted.conditions())
     told = stream.told(_begin(wanted, last_event_id, asker))
