@@ -24,18 +24,18 @@ _INT64_TYPES = {
 
 def otlp_json(message: Message) -> dict[str, Any]:
     """The message with all it says, for orjson."""
-    return {_name(field): _says(field)(value) for field, value in message.ListFields()}
+    said = {}
+    for field, value in message.ListFields():
+        name, says = _field(field)
+        said[name] = says(value)
+    return said
 
 
 @lru_cache(maxsize=1024)
-def _name(field: FieldDescriptor) -> str:
-    return str(field.json_name)
-
-
-@lru_cache(maxsize=1024)
-def _says(field: FieldDescriptor) -> Callable[[Any], Any]:
+def _field(field: FieldDescriptor) -> tuple[str, Callable[[Any], Any]]:
+    """The field's name, and how its values are said."""
     says = _says_one(field)
-    return (lambda values: [says(value) for value in values]) if field.is_repeated else says
+    return field.json_name, (lambda values: [says(value) for value in values]) if field.is_repeated else says
 
 
 def _says_one(field: FieldDescriptor) -> Callable[[Any], Any]:
