@@ -341,10 +341,11 @@ def test_metrics(server: JaegerServer, path: str, name: str, help_text: str, val
     assert answer == {"name": name, "type": "GAUGE", "help": help_text, "metrics": metrics}
 
 
-def test_metrics_of_services(server: JaegerServer) -> None:
-    """Several services and kinds; without operations, and none where nothing was called."""
+@pytest.mark.parametrize("services", [["shop", "stock"], "shop,stock", "shop,service=stock"])
+def test_metrics_of_services(server: JaegerServer, services: Any) -> None:
+    """Several services, one by one or joined as Jaeger's page does, and kinds; none where nothing was called."""
     times = {"endTs": START_MS + 1, "lookback": 60_000, "step": 60_000}
-    both = server.get("/api/metrics/calls", service="shop,stock", spanKind=["server", "client"], **times)
+    both = server.get("/api/metrics/calls", service=services, spanKind=["server", "client"], **times)
 
     rates = {
         metric["labels"][0]["value"]: metric["metricPoints"][0]["gaugeValue"]["doubleValue"]

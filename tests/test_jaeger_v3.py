@@ -17,7 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 from clew.query.jaeger import search
 from clew.query.jaeger.grpc_services import chunks
 
-from .jaeger_server import CART, JOB, SECOND, START, TICK, TIMEOUT_S, V3, JaegerServer, jaeger_server, shop
+from .jaeger_server import CART, JOB, SECOND, START, TICK, TIMEOUT_S, V3, JaegerServer, jaeger_server, shop, span
 
 TIMES = {"query.startTimeMin": "2023-11-14T22:13:20Z", "query.startTimeMax": "2023-11-14T22:20:00.000000001+00:00"}
 
@@ -72,7 +72,11 @@ CART_SUMMARY = {
     "maxEndTimeUnixNano": str(START + 1_500_999),
     "spanCount": 3,
     "errorSpanCount": 1,
-    "services": [{"name": "shop", "spanCount": 1, "errorSpanCount": 1}, {"name": "stock", "spanCount": 2}],
+    "orphanSpanCount": 0,
+    "services": [
+        {"name": "shop", "spanCount": 1, "errorSpanCount": 1},
+        {"name": "stock", "spanCount": 2, "errorSpanCount": 0},
+    ],
 }
 
 
@@ -149,6 +153,22 @@ def test_summaries(server: JaegerServer) -> None:
 
     assert answer == {"summaries": [CART_SUMMARY]}
     assert server.get("/api/v3/trace-summaries", **TIMES, **{"query.serviceName": "nobody"}) == {"summaries": []}
+
+
+def test_a_summary_of_a_torn_trace(server: JaegerServer) -> None:
+    """Spans whose parent is not there are counted, a root is not made up, a service without a name is empty text."""
+    torn = "5" * 32
+    request = ExportTraceServiceRequest()
+    request.resource_spans.add(resource={"attributes": [{"key": "host.name", "value": {"string_value": "h"}}]})
+    spans = [span(torn, 2, parent=1, at=-9 * SECOND), span(torn, 3, parent=2, at=-8 * SECOND)]
+    request.resource_spans[0].scope_spans.add(spans=spans)
+    server.send(request)
+    before = {"query.startTimeMin": "2023-11-14T22:13:00Z", "query.startTimeMax": "2023-11-14T22:13:19Z"}
+
+    [summary] = server.get("/api/v3/trace-summaries", **before)["summaries"]
+    assert (summary["spanCount"], summary["orphanSpanCount"]) == (2, 1)
+    assert (summary["rootServiceName"], summary["rootOperationName"]) == ("", "")
+    assert summary["services"] == [{"name": "", "spanCount": 2, "errorSpanCount": 0}]
 
 
 def test_names(server: JaegerServer) -> None:

@@ -23,6 +23,8 @@ from .services import kind_number
 from .span_metrics import Measured
 
 _HEX = re.compile(r"[0-9a-fA-F]{1,32}", re.ASCII)
+# Jaeger's page joins several services to one: `service=a,service=b`.
+_SEPARATOR = re.compile(r",(?:service=)?")
 _US, _MS, _HOUR, _DAY = 10**3, 10**6, 3600 * 10**9, 86400 * 10**9
 _INT64_MAX = (1 << 63) - 1
 _TEXT = WithJsonSchema({"type": "string"})
@@ -130,7 +132,7 @@ class MetricsWanted(_Parameters):
 
     def measured(self) -> Measured:
         """What to measure. Raises InvalidParameter."""
-        services = [name for given in self.services for name in given.split(",") if name]
+        services = [name for given in self.services for name in (given, *_SEPARATOR.split(given)) if name]
         if not services:
             raise InvalidParameter("please provide at least one service name", parameter="service")
         first, last = _times(self.end, self.lookback)
