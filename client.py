@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
 
 import httpx
 
@@ -20,6 +20,10 @@ class ClientError(Exception):
     def __init__(self, message: str, position: int | None = None) -> None:
         super().__init__(message)
         self.position = position
+
+
+class Interrupted(ClientError):
+    """An answer that did not begin, or stopped before its end: it can be asked for again."""
 
 
 class Client:
@@ -48,9 +52,33 @@ class Client:
         """What `GET path` answers, of whatever status."""
         return self._asked("GET", path, params=dict(parameters))
 
+    def lines(self, path: str, headers: Mapping[str, str], parameters: Mapping[str, str]) -> Iterator[str]:
+        """The lines of what `GET path` answers, as they come. Raises Interrupted where they stop before their end."""
+        try:
+            with self._http.stream("GET", path, params=parameters, headers=headers) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    self._refused(answer)
+                yield from answer.iter_lines()
+        except httpx.HTTPError as error:
+            raise Interrupted(self._unanswered(error)) from error
+
     def send(self, path: str, message: bytes) -> httpx.Response:
         """What a POST of a serialised protobuf message is answered, of whatever status."""
         return self._asked("POST", path, content=message, headers={"Content-Type": "application/x-protobuf"})
+
+    def sql(self, query: str, form: str, limit: int | None = None) -> tuple[bytes, bool]:
+        """What `query` answers in the form of that media type, and whether it is truncated."""
+        asked = {"query": query} if limit is None else {"query": query, "limit": limit}
+        answer = self._asked("POST", "/api/sql", json=asked, headers={"Accept": form})
+        if not answer.is_success:
+            self._refused(answer)
+        return answer.content, answer.headers.get("clew-truncated") == "true"
+
+    def _refused(self, answer: httpx.Response) -> NoReturn:
+        if not answer.headers.get("content-type", "").startswith("application/json"):
+            raise ClientError(f"{self.url} does not answer as clew does; is that its HTTP port?")
+        raise ClientError(answer.json()["error"]["message"])
 
     def _asked(self, method: str, path: str, **request: Any) -> httpx.Response:
         try:

@@ -15,6 +15,7 @@ from .migrating import migrate
 from .reading import files, graph, messages, runs, stats, tree
 from .search import search
 from .serving import serve
+from .tail import tail
 from .transfer import export_spans, import_files
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ for command in (
     serve,
     runs,
     search,
+    tail,
     tree,
     stats,
     files,

@@ -26,7 +26,7 @@ from .api import ERRORS, Ask
 from .asking import Asker
 from .errors import ApiError, Busy, InvalidParameter
 from .events import EVENTS
-from .filter import FilterError, parse
+from .filter import EVERYTHING, parse
 from .filter_sql import of_events
 from .live import LiveCursor, LivePage, live_page
 from .parameters import Instant
@@ -46,9 +46,11 @@ live = APIRouter(prefix="/api", responses=ERRORS, tags=["live"])
 class LiveWanted(BaseModel):
     """What to tell of."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
-    filter: str = Field("", description="Only events that this filter means, in the language of /api/search.")
+    filter: Annotated[Any, BeforeValidator(parse), _TEXT] = Field(
+        EVERYTHING, description="Only events that this filter means, in the language of /api/search."
+    )
     run_id: Annotated[UUID, BeforeValidator(parse_run_id), _TEXT] | None = Field(
         None, description="Only events of this run: 32 hex digits."
     )
@@ -57,11 +59,8 @@ class LiveWanted(BaseModel):
     )
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        """What an event has to meet. Raises InvalidParameter."""
-        try:
-            meant = of_events(parse(self.filter))
-        except FilterError as error:
-            raise InvalidParameter(f"filter: {error}", parameter="filter") from error
+        """What an event has to meet."""
+        meant = of_events(self.filter)
         return [meant] if self.run_id is None else [meant, EVENTS.c.run_id == self.run_id]
 
 

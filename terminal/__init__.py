@@ -9,6 +9,7 @@ from .comparison import draw_comparison
 from .critical_path import draw_critical_path
 from .figures import draw_calls, draw_figures
 from .graph import draw_graph
+from .live import draw_event
 from .runs import SHORT_ID_DIGITS, draw_runs
 from .search import draw_found, pointed_at
 from .statistics import draw_statistics
@@ -23,6 +24,7 @@ __all__ = [
     "draw_comparison",
     "draw_critical_path",
     "draw_figures",
+    "draw_event",
     "draw_files",
     "draw_found",
     "draw_graph",
