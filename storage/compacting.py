@@ -1,9 +1,9 @@
 """Making attributes quick to search, after they have arrived.
 
-An event's attributes arrive as one value, since taking them apart would cost a third of what storing the event costs.
-Compacting rewrites events, oldest first, into row groups that hold each frequent attribute as a typed column: a search
-then reads the column that it asks for and nothing else, ten to twenty times faster. Nothing of an event changes but
-`compacted_at_unix_nano`.
+Attributes are quick to search where row groups hold each frequent one as a typed column: a search then reads the column
+that it asks for and nothing else, ten to twenty times faster. Taking them apart costs a third of what storing an event
+costs, so it is done on arrival only while the writer has time (`Pace`). Compacting does it for the others: it rewrites
+events, oldest first, into row groups of such columns. Nothing of an event changes but `compacted_at_unix_nano`.
 
 A portion is a transaction, small enough that a write waits for it no longer than for another write: readers see the
 events at their old place or at the new one, and a process killed meanwhile has moved the portion or has not. The old
@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import inf
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -36,16 +37,52 @@ CHECKPOINT_PORTIONS = 16
 IDLE_S = 2.0
 
 
-class Compaction:
-    """Compacts events portion by portion, on a connection that nobody else uses meanwhile."""
+class Pace:
+    """Whether there is time to take attributes apart as they arrive: the writer has waited for work for longer than the
+    last write took. In a flood it waits for nothing."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
+        self._taking_apart = False
+        self._last_took = inf
+        self._last_ended = time.monotonic()
+
+    @property
+    def idle_s(self) -> float:
+        """The seconds since the last write."""
+        return time.monotonic() - self._last_ended
+
+    @contextmanager
+    def write(self) -> Iterator[None]:
+        """A write is within, to the end of its transaction."""
+        began = time.monotonic()
+        self.take_apart(wanted=began - self._last_ended > self._last_took)
+        try:
+            yield
+        finally:
+            self._last_ended = time.monotonic()
+            self._last_took = self._last_ended - began
+
+    def take_apart(self, *, wanted: bool) -> None:
+        """Sets whether row groups written from now on hold attributes as typed columns."""
+        if wanted != self._taking_apart:
+            rows_min = ROW_GROUP_ROWS if wanted else SETTINGS["variant_minimum_shredding_size"]
+            self._connection.execute(f"SET GLOBAL variant_minimum_shredding_size = {rows_min}")
+            self._taking_apart = wanted
+
+
+class Compaction:
+    """Compacts events portion by portion, on a connection that nobody else uses meanwhile."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, pace: Pace) -> None:
+        self._connection = connection
+        self._pace = pace
         self._portions_since_checkpoint = 0
 
     def portion(self) -> int:
         """Compacts the oldest PORTION_ROWS events that are not; returns how many, 0 where there are fewer."""
-        with _shredding(self._connection), _transaction(self._connection):
+        self._pace.take_apart(wanted=True)
+        with _transaction(self._connection):
             rows = self._rewritten()
         self._portions_since_checkpoint += bool(rows)
         if self._portions_since_checkpoint >= (CHECKPOINT_PORTIONS if rows else 1):
@@ -104,17 +141,6 @@ def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         connection.rollback()
         raise
     connection.commit()
-
-
-@contextmanager
-def _shredding(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Attributes of row groups written within, the commit's included, are taken apart."""
-    setting = "SET GLOBAL variant_minimum_shredding_size"
-    connection.execute(f"{setting} = {ROW_GROUP_ROWS}")
-    try:
-        yield
-    finally:
-        connection.execute(f"{setting} = {SETTINGS['variant_minimum_shredding_size']}")
 
 
 _OLDEST = f"""

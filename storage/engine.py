@@ -29,7 +29,7 @@ SETTINGS: dict[str, Any] = {
     "autoload_known_extensions": False,
     "memory_limit": "1GB",
     "max_vacuum_tasks": 2,
-    # Attributes are taken apart into typed columns after they have arrived, see `compacting`.
+    # Attributes are not taken apart into typed columns but when there is time for it, see `compacting`.
     "variant_minimum_shredding_size": -1,
 }
 

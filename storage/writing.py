@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from time import monotonic
 from typing import NamedTuple
 
 import duckdb
@@ -22,7 +21,7 @@ from sqlalchemy import Engine
 
 from .batch import WriteOutcome
 from .commits import Commits
-from .compacting import Compaction
+from .compacting import Compaction, Pace
 from .engine import ROW_GROUP_ROWS, native
 from .errors import WriteFailed
 from .hashed import PreparedHashed
@@ -58,8 +57,8 @@ class Writer:
         self._holder = engine.raw_connection()
         self._connection = native(self._holder)
         self._turn = threading.Lock()
-        self._compaction = Compaction(self._connection)
-        self._written_at = monotonic()
+        self._pace = Pace(self._connection)
+        self._compaction = Compaction(self._connection, self._pace)
         self.commits = Commits(engine)
         self._known: dict[str, _Known] = {name: _Known() for name in _KNOWN}
 
@@ -67,16 +66,15 @@ class Writer:
         """Stores the batch, see `Store.write_spans` and `Store.write_hashed`."""
         with self._turn:
             try:
-                return self._written(batch)
+                with self._pace.write():
+                    return self._written(batch)
             except duckdb.Error as error:
                 raise WriteFailed(f"not stored: {error}") from error
-            finally:
-                self._written_at = monotonic()
 
     @property
     def idle_s(self) -> float:
         """See `Store.idle_s`."""
-        return monotonic() - self._written_at
+        return self._pace.idle_s
 
     def compact(self) -> int:
         """See `Store.compact`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -70,9 +71,10 @@ def told(store: Store) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def filled(store: Store) -> Store:
-    """A store with three portions of events, and some more."""
-    write(store, range(2 * PORTION_ROWS))
-    write(store, range(2 * PORTION_ROWS, 3 * PORTION_ROWS + 100))
+    """A store with three portions of events, and some more, that came at once."""
+    parts = [range(2 * PORTION_ROWS), range(2 * PORTION_ROWS, 3 * PORTION_ROWS + 100)]
+    for batch in [read_requests([request(part)]).batch for part in parts]:
+        store.write_spans(batch)
     return store
 
 
@@ -91,6 +93,18 @@ def test_attributes_become_typed_columns(filled: Store) -> None:
     assert answer(filled, TYPED) == 0
     assert filled.compact() == PORTION_ROWS
     assert answer(filled, TYPED) == 2
+
+
+def test_there_is_time_when_nothing_waits(filled: Store) -> None:
+    """What comes after a pause longer than the last write arrives in typed columns; it is compacted once more."""
+    began = time.monotonic()
+    write(filled, range(RUN_EVENTS))
+    took = time.monotonic() - began
+    while filled.idle_s <= took:
+        pass
+    write(filled, range(4 * PORTION_ROWS, 5 * PORTION_ROWS))
+    assert answer(filled, TYPED) == 2
+    assert answer(filled, COMPACTED) == 0
 
 
 def test_what_is_too_little_is_left(store: Store) -> None:
