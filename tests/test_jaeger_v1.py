@@ -14,8 +14,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from clew.query.jaeger import search
 from clew.query.jaeger.durations import parse_duration
 from clew.settings import Settings
+from clew.transfer.jaeger_json import Writer
 
-from .jaeger_server import CART, JOB, SECOND, START, TICK, JaegerServer, jaeger_server, shop, span
+from .jaeger_server import CART, JOB, SECOND, START, TICK, V3, JaegerServer, jaeger_server, shop, span
 
 START_US, START_MS = START // 1_000, START // 1_000_000
 ALL = {"start": START_US, "end": START_US + 300_000_000}
@@ -155,6 +156,14 @@ def test_an_id_may_be_written_short(server: JaegerServer, text: str) -> None:
     [trace] = server.get(f"/api/traces/{text}")["data"]
 
     assert (trace["traceID"], trace["spans"][0]["traceID"]) == (TICK_ID, TICK_ID)
+
+
+def test_an_export_says_the_same(server: JaegerServer) -> None:
+    """A trace that is exported as Jaeger's JSON is the one that the API shows."""
+    writer = Writer()
+    pages = [writer.page(message.SerializeToString()) for message in server.ask(V3, "GetTrace", trace_id=CART)]
+
+    assert json.loads(b"".join(pages) + writer.end()) == server.get(f"/api/traces/{CART}")
 
 
 def test_a_conversation_is_shown_whole(server: JaegerServer) -> None:
