@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import httpx
@@ -27,14 +27,15 @@ class Interrupted(ClientError):
 
 
 class Client:
-    """Asks the server at `url`. Every method raises ClientError, whose message tells what to do."""
+    """Asks the server at `url`, or whatever `transport` leads to. Every method raises ClientError, whose message tells
+    what to do."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
         self.url = (url if "://" in url else f"http://{url}").rstrip("/")
         # A proxy for the outer world has no business between a terminal and its own machine.
-        direct = {f"all://{host}": None for host in _LOOPBACK}
+        direct = {f"all://{host}": None for host in _LOOPBACK if transport is None}
         try:
-            self._http = httpx.Client(base_url=self.url, timeout=_ANSWER_S, mounts=direct)
+            self._http = httpx.Client(base_url=self.url, timeout=_ANSWER_S, mounts=direct, transport=transport)
         except (httpx.InvalidURL, ValueError) as error:
             raise ClientError(f"{url!r} is not a URL: {error}") from error
 
@@ -67,9 +68,15 @@ class Client:
         """What a POST of a serialised protobuf message is answered, of whatever status."""
         return self._asked("POST", path, content=message, headers={"Content-Type": "application/x-protobuf"})
 
-    def sql(self, query: str, form: str, limit: int | None = None) -> tuple[bytes, bool]:
+    def sql(
+        self,
+        query: str,
+        form: str,
+        limit: int | None = None,
+        parameters: Sequence[object] | Mapping[str, object] = (),
+    ) -> tuple[bytes, bool]:
         """What `query` answers in the form of that media type, and whether it is truncated."""
-        asked = {"query": query} if limit is None else {"query": query, "limit": limit}
+        asked = {"query": query, "limit": limit, "parameters": parameters}
         answer = self._asked("POST", "/api/sql", json=asked, headers={"Accept": form})
         if not answer.is_success:
             self._refused(answer)
@@ -79,6 +86,10 @@ class Client:
         if not answer.headers.get("content-type", "").startswith("application/json"):
             raise ClientError(f"{self.url} does not answer as clew does; is that its HTTP port?")
         raise ClientError(answer.json()["error"]["message"])
+
+    def close(self) -> None:
+        """Ends the connections; nothing can be asked any more."""
+        self._http.close()
 
     def _asked(self, method: str, path: str, **request: Any) -> httpx.Response:
         try:

@@ -1,0 +1,167 @@
+"""The client in Python: over HTTP and on a file, with the same answers."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyarrow as pa
+import pytest
+
+import clew
+from clew import connection
+from clew.connection import Connection
+from clew.storage import Store
+
+RUN = "0000000000000000000000000000000a"
+OTHER = "0000000000000000000000000000000b"
+
+
+@pytest.fixture
+def file(rows: Any, store: Store, tmp_path: Path) -> Path:
+    """A copy of the store's file, with two runs in it; nobody holds it."""
+    for number, run_id in enumerate((RUN, OTHER)):
+        rows.run(run_id, at=number * 1_000, agent=f"agent {number}")
+        top = rows.event(run_id, 1, at=number * 1_000, event_type="agent_call", agent_name=f"agent {number}")
+        rows.event(run_id, 2, int(top, 16), at=number * 1_000 + 5, model="gpt-5", input_tokens=7)
+    with store.engine.begin() as database:
+        database.exec_driver_sql("CHECKPOINT")
+    return Path(shutil.copy(store.path, tmp_path / "copy.duckdb"))
+
+
+@pytest.fixture
+def faces(file: Path, api_client: httpx.Client) -> Iterator[tuple[Connection, Connection]]:
+    """Both ways to ask the same rows: a server, and the file."""
+    with clew.connect(str(api_client.base_url)) as server, clew.open(file) as opened:
+        yield server, opened
+
+
+QUESTIONS: dict[str, Callable[[Connection], Any]] = {
+    "runs": lambda asked: list(asked.runs()),
+    "runs of an agent": lambda asked: list(asked.runs(agent="agent 1")),
+    "run": lambda asked: asked.run(RUN),
+    "tree": lambda asked: asked.tree(RUN),
+    "tree of the latest run": lambda asked: asked.tree(),
+    "tree below an event": lambda asked: asked.tree(RUN, root="0000000000000002"),
+    "events": lambda asked: list(asked.events(RUN)),
+    "statistics of a run": lambda asked: asked.statistics(RUN),
+    "statistics": lambda asked: asked.statistics(group_by="agent", filter="input_tokens exists"),
+    "search": lambda asked: list(asked.search('model = "gpt-5"')),
+    "sql": lambda asked: asked.sql("SELECT name, duration_ns FROM execution_events WHERE id = ?", [2]).arrow(),
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS.values(), ids=QUESTIONS)
+def test_a_file_answers_as_a_server_does(
+    faces: tuple[Connection, Connection], question: Callable[[Connection], Any]
+) -> None:
+    """Every method, and there is something in the answer."""
+    by_server, by_file = map(question, faces)
+    assert by_server == by_file
+    assert by_server
+
+
+def test_rows_are_asked_for_page_by_page(faces: tuple[Connection, Connection], monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them come, in order, however many pages that takes; and again when gone through again."""
+    monkeypatch.setattr(connection, "PAGE_ROWS", 1)
+    for asked in faces:
+        runs, found = asked.runs(), asked.search()
+        assert [run["id"] for run in runs] == [run["id"] for run in runs] == [OTHER, RUN]
+        assert [(event["run"]["id"], event["id"][-1]) for event in found] == [
+            (OTHER, "2"),
+            (OTHER, "1"),
+            (RUN, "2"),
+            (RUN, "1"),
+        ]
+
+
+def test_a_run_is_named_by_the_start_of_its_id(faces: tuple[Connection, Connection]) -> None:
+    """As on the command line; what names several is refused with their ids."""
+    for asked in faces:
+        assert asked.run(RUN[:-1] + "a")["id"] == RUN
+        with pytest.raises(clew.ClientError, match=f"(?s){OTHER}.*{RUN}"):
+            asked.run("0000")
+
+
+def test_mistakes_come_as_the_server_says_them(faces: tuple[Connection, Connection]) -> None:
+    """One exception, by whatever way."""
+    for asked in faces:
+        for question, message in (
+            (lambda asked: asked.tree("f" * 32), "there is no run"),
+            (lambda asked: list(asked.search("name =")), "a value should be here"),
+            (lambda asked: list(asked.runs(since="yesterday")), "'yesterday' is not a time"),
+            (lambda asked: asked.sql("DELETE FROM sessions"), "SELECT"),
+        ):
+            with pytest.raises(clew.ClientError, match=message):
+                question(asked)
+
+
+def test_sql_gives_arrow(faces: tuple[Connection, Connection]) -> None:
+    """A table, and whatever takes Arrow takes the result; more rows than wanted are told of."""
+    for asked in faces:
+        result = asked.sql("SELECT id FROM workflow_runs ORDER BY id", limit=1)
+        assert pa.table(result) == result.arrow()
+        assert result.arrow().num_rows == 1
+        assert result.is_truncated
+        assert not asked.sql("SELECT 1 WHERE $there", {"there": True}).is_truncated
+
+
+def test_without_pandas_and_polars_a_frame_is_refused(
+    faces: tuple[Connection, Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what to install; neither is needed for anything else."""
+    monkeypatch.setattr(connection, "find_spec", lambda _name: None)
+    for frame in (faces[0].runs().df, faces[1].sql("SELECT 1").df):
+        with pytest.raises(ImportError, match="pandas or polars"):
+            frame()
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_rows_become_a_frame(
+    faces: tuple[Connection, Connection], monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    """Of whichever library is installed."""
+    pytest.importorskip(library)
+    monkeypatch.setattr(connection, "find_spec", lambda name: name if name == library else None)
+    for asked in faces:
+        assert asked.runs().df().shape[0] == 2
+        assert list(asked.sql("SELECT 7 AS seven").df()["seven"]) == [7]
+
+
+def test_a_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    """A typing error leaves no empty database behind."""
+    with pytest.raises(clew.ClientError, match="there is no file"):
+        clew.open(tmp_path / "none.duckdb")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_a_server_holds_is_refused(server: Any) -> None:
+    """With the process to blame; the server is the one to ask."""
+    with pytest.raises(clew.ClientError, match=f"in use by process {server.process.pid}"):
+        clew.open(server.db)
+
+
+def test_a_closed_file_is_anybodys(file: Path) -> None:
+    """It can be opened again, and by others."""
+    for _ in range(2):
+        with clew.open(file) as opened:
+            assert opened.run(RUN)["id"] == RUN
+    Store.open(str(file)).close()
+
+
+def test_no_server_is_told(tmp_path: Path) -> None:
+    """With the first question, and with what to do."""
+    with clew.connect("http://127.0.0.1:9") as nobody, pytest.raises(clew.ClientError, match="clew serve"):
+        list(nobody.runs())
+
+
+def test_importing_clew_imports_nothing_heavy() -> None:
+    """Neither an SDK nor a client nor a database: they come with their first use."""
+    heavy = ("httpx", "pyarrow", "duckdb", "fastapi", "opentelemetry.sdk")
+    script = f"import sys, clew; clew.__version__; sys.exit(sum(name in sys.modules for name in {heavy!r}))"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
