@@ -92,9 +92,11 @@ def import_files(
         try:
             for file in files:
                 importing.file(file, of)
-        finally:
-            progress(0, 0)
-            _tell(importing.tally)
+        except (TransferError, StorageError, ClientError):
+            if importing.tally.taken:
+                _tell(importing.tally)
+            raise
+        _tell(importing.tally)
         if importing.tally.unread or importing.tally.rejected.total():
             raise typer.Exit(1)
 

@@ -2,7 +2,7 @@
 
 Runs go by start, then id; the spans of a run likewise, and they stay together. A page tells with its cursor where the
 next one begins, so that nothing is held between two pages and whoever stopped goes on later. What arrives meanwhile is
-in the pages that come if its place is there.
+in the pages that come if its place is there: a run that a late span moves to before the cursor, as a whole, is not.
 """
 
 from __future__ import annotations

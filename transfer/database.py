@@ -64,10 +64,10 @@ class StoredSpans:
         extent = self.chosen.extent()
         if extent.missing:
             raise TransferError(f"there is no run {run_id_text(extent.missing[0])} in {self.chosen.store.path}")
-        return Total(extent.spans, extent.until)
+        return Total(extent.spans, self.chosen.since, extent.until)
 
-    def before(self, unix_nano: int) -> StoredSpans:
-        return StoredSpans(replace(self.chosen, until=unix_nano))
+    def within(self, since: int, until: int) -> StoredSpans:
+        return StoredSpans(replace(self.chosen, since=since, until=until))
 
     def page(self, cursor: str | None) -> Page:
         return self.chosen.page(cursor)

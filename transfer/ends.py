@@ -11,9 +11,11 @@ IN_FLIGHT_MAX = 4
 
 
 class Total(NamedTuple):
-    """How many spans are chosen, and just after when the latest of their runs started (nanoseconds since 1970)."""
+    """How many spans are chosen. Their runs started in `since` to before `until` (nanoseconds since 1970), and the
+    latest of them just before that."""
 
     spans: int
+    since: int
     until: int
 
 
@@ -22,8 +24,8 @@ class Spans(Protocol):
 
     def total(self) -> Total: ...
 
-    def before(self, unix_nano: int) -> Spans:
-        """The same choice without runs that started then or later."""
+    def within(self, since: int, until: int) -> Spans:
+        """The same choice of runs that started in this time."""
 
     def page(self, cursor: str | None) -> Page:
         """The page after the one that gave `cursor`, the first one for None."""

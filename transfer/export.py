@@ -7,9 +7,9 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from ..exporter.pages import Page
-from .ends import Spans
+from .ends import Spans, Total
 from .formats import Format
-from .output import Output
+from .output import Output, State
 
 CHECKPOINT_S = 5.0
 
@@ -20,13 +20,13 @@ Progress = Callable[[int, int], None]
 def export(spans: Spans, output: Output, into: Format, progress: Progress) -> int:
     """Writes the spans, and gives how many there are. It goes on from where `output` was left; runs that start after
     the export did are left out. The next page is asked for while one is written. Raises what ends the transfer."""
-    state = output.resumed or {"until": spans.total().until, "cursor": None, "spans": 0, "writer": None}
-    spans = spans.before(state["until"])
-    writer = into.writer(state["writer"])
-    written, total = int(state["spans"]), spans.total().spans
+    begun = output.resumed or _beginning(spans.total())
+    spans = spans.within(begun["since"], begun["until"])
+    writer = into.writer(begun["writer"])
+    written, total = int(begun["spans"]), spans.total().spans
     checked_s = time.monotonic()
     with ThreadPoolExecutor(1, thread_name_prefix="clew-export") as ahead:
-        coming: Future[Page] | None = ahead.submit(spans.page, state["cursor"])
+        coming: Future[Page] | None = ahead.submit(spans.page, begun["cursor"])
         while coming is not None:
             page = coming.result()
             cursor = page.next_cursor
@@ -34,10 +34,14 @@ def export(spans: Spans, output: Output, into: Format, progress: Progress) -> in
             if page.spans:
                 output.write(writer.page(page.traces))
             written += page.spans
-            progress(written, max(total, written))
             if cursor and writer.state is not None and time.monotonic() - checked_s >= CHECKPOINT_S:
-                output.checkpoint({"until": state["until"], "cursor": cursor, "spans": written, "writer": writer.state})
+                output.checkpoint({**begun, "cursor": cursor, "spans": written, "writer": writer.state})
                 checked_s = time.monotonic()
+            progress(written, max(total, written))
     output.write(writer.end())
     output.finish()
     return written
+
+
+def _beginning(total: Total) -> State:
+    return {"since": total.since, "until": total.until, "cursor": None, "spans": 0, "writer": None}

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -56,54 +57,58 @@ class FileOutput:
     earlier export of another choice left is not touched. Raises TransferError."""
 
     def __init__(self, path: Path, choice: State) -> None:
-        self._path, self._choice = path, choice
-        self._part, self._state_path = (path.with_name(path.name + suffix) for suffix in (".part", ".resume"))
         if path.is_dir():
             raise TransferError(f"{path} is a folder; name a file in it")
+        self._path, self._choice = path, choice
+        self._part, self._state_path = (path.with_name(path.name + suffix) for suffix in (".part", ".resume"))
         self.resumed = self._found()
         self._coder = _CODERS.get(path.suffix, _Plain)()
-        try:
+        with self._writing():
             self._file = self._part.open("r+b" if self.resumed else "wb")
             self._file.truncate(self.resumed["bytes"] if self.resumed else 0)
             self._file.seek(0, os.SEEK_END)
-        except OSError as error:
-            raise TransferError(f"{self._part} cannot be written: {error.strerror}") from error
 
     def write(self, data: bytes) -> None:
-        try:
+        with self._writing():
             self._file.write(self._coder.compress(data))
-        except OSError as error:
-            raise TransferError(f"{self._part} cannot be written: {error.strerror}") from error
 
     def checkpoint(self, state: State) -> None:
         """Makes what is written durable; an export of the same choice goes on from here with `state`."""
-        self._file.write(self._coder.flush())
-        self._sync()
-        said = {**state, "choice": self._choice, "bytes": self._file.tell()}
-        replace_durably(self._state_path, json.dumps(said).encode())
+        with self._writing():
+            self._sync()
+            said = {**state, "choice": self._choice, "bytes": self._file.tell()}
+            replace_durably(self._state_path, json.dumps(said).encode())
 
     def finish(self) -> None:
         """Gives the file its name."""
-        self._file.write(self._coder.flush())
-        self._sync()
-        self._file.close()
-        self._part.replace(self._path)
-        self._state_path.unlink(missing_ok=True)
+        with self._writing():
+            self._sync()
+            self._file.close()
+            self._part.replace(self._path)
+            self._state_path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise TransferError(f"{self._part} cannot be written: {error.strerror}") from error
 
     def _sync(self) -> None:
+        self._file.write(self._coder.flush())
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def _found(self) -> State | None:
         """The state that an earlier export left, where the part it speaks of is there too."""
         try:
-            state = json.loads(self._state_path.read_bytes())
-            size = self._part.stat().st_size
-        except (OSError, ValueError):
+            state = dict(json.loads(self._state_path.read_bytes()))
+            is_whole = self._part.stat().st_size >= state["bytes"]
+        except (OSError, ValueError, KeyError):
             return None
         if state["choice"] != self._choice:
             raise TransferError(f"{self._part} is left from another export; remove it, or choose another --output")
-        return dict(state) if size >= state["bytes"] else None
+        return state if is_whole else None
 
 
 def replace_durably(path: Path, content: bytes) -> None:

@@ -38,11 +38,11 @@ class ServerSpans:
     def total(self) -> Total:
         """How much was chosen."""
         answer = json.loads(self._asked("/api/export/extent", {}).content)
-        return Total(answer["spans"], answer["until_unix_nano"])
+        return Total(answer["spans"], self.since, answer["until_unix_nano"])
 
-    def before(self, unix_nano: int) -> ServerSpans:
-        """The same choice without runs that started then or later."""
-        return replace(self, until=unix_nano)
+    def within(self, since: int, until: int) -> ServerSpans:
+        """The same choice of runs that started in this time."""
+        return replace(self, since=since, until=until)
 
     def page(self, cursor: str | None) -> Page:
         """The page after the one that gave `cursor`."""
