@@ -22,7 +22,7 @@ from .filter_sql import of_events, of_runs
 from .histories import whole_attributes
 from .runs import RUNS, run_json
 from .search_parameters import SearchCursor, SearchWanted
-from .search_windows import SEARCH_SECONDS, Between, Timeline
+from .search_windows import EFFORT, Between, Effort, Timeline
 
 _EVENTS = Timeline(EVENTS.c.started_at_unix_nano, func.count())
 _RUNS = Timeline(RUNS.c.started_at_unix_nano, func.sum(RUNS.c.event_count + 1))
@@ -32,7 +32,7 @@ _FOUND_EVENTS = ALL_EVENT_ROWS.add_columns(EVENTS.c.run_id)
 _RUN_SHOWN = ("id", "session_id", "name", "agent")
 
 
-def search_events(reader: Reader, wanted: SearchWanted, seconds_max: float = SEARCH_SECONDS) -> bytes:
+def search_events(reader: Reader, wanted: SearchWanted, effort: Effort = EFFORT) -> bytes:
     """`{"events": [...], "searched_to_unix_nano": ..., "next_cursor": ...}`. Raises AnswerTooLarge where attributes are
     more than an answer may hold."""
 
@@ -41,7 +41,7 @@ def search_events(reader: Reader, wanted: SearchWanted, seconds_max: float = SEA
         meant = of_events(wanted.filter, parts_between=_bounds_of_runs(reader, overlapping))
         return reader.arrow(_newest(_FOUND_EVENTS.where(meant), _EVENT_ORDER, wanted, window, rows_max))
 
-    tables, searched_to = _EVENTS.search(reader, wanted, read, seconds_max)
+    tables, searched_to = _EVENTS.search(reader, wanted, read, effort)
     found = pa.concat_tables(tables) if tables else pa.table({"run_id": []})
     page = found.slice(0, wanted.limit)
     events = _told(reader, page) if len(page) else []
@@ -49,7 +49,7 @@ def search_events(reader: Reader, wanted: SearchWanted, seconds_max: float = SEA
     return orjson.dumps({"events": events, **_going_on(last, searched_to)})
 
 
-def search_runs(reader: Reader, wanted: SearchWanted, seconds_max: float = SEARCH_SECONDS) -> dict[str, Any]:
+def search_runs(reader: Reader, wanted: SearchWanted, effort: Effort = EFFORT) -> dict[str, Any]:
     """`{"runs": [...], "searched_to_unix_nano": ..., "next_cursor": ...}`."""
 
     def read(window: Between, rows_max: int) -> Sequence[RowMapping]:
@@ -58,7 +58,7 @@ def search_runs(reader: Reader, wanted: SearchWanted, seconds_max: float = SEARC
         meant = of_runs(wanted.filter, events_where=events_where, parts_between=bounds)
         return reader.rows(_newest(select(RUNS).where(meant), _RUN_ORDER, wanted, window, rows_max))
 
-    chunks, searched_to = _RUNS.search(reader, wanted, read, seconds_max)
+    chunks, searched_to = _RUNS.search(reader, wanted, read, effort)
     found = [run for chunk in chunks for run in chunk]
     page = found[: wanted.limit]
     last = [page[-1]["started_at_unix_nano"], page[-1]["id"]] if len(found) > len(page) else None

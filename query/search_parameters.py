@@ -29,11 +29,16 @@ class SearchedFor(StrEnum):
 
 class SearchCursor(BaseModel):
     """A place in the order of a search: newest first, then by run id and event id, falling. What has been told stands
-    before it or at it."""
+    before it or at it. Without ids, which no run has, it is the end of all that started at that time."""
 
     started_at_unix_nano: int
     run_id: UUID = UUID(int=0)
     event_id: int = -(1 << 63)
+
+    @property
+    def latest_start(self) -> int:
+        """When what comes after it may have started at the latest."""
+        return self.started_at_unix_nano if self.run_id.int else self.started_at_unix_nano - 1
 
     def text(self) -> str:
         return f"{self.started_at_unix_nano}-{run_id_text(self.run_id)}-{event_id_text(self.event_id)}"

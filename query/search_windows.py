@@ -17,11 +17,19 @@ from sqlalchemy import ColumnElement, func, select
 from ..storage import Reader
 from .search_parameters import SearchWanted
 
-SEARCH_SECONDS = 5.0
-WINDOW_EVENTS = 50_000
-
 Between = tuple[int, int]
 Rows = TypeVar("Rows", bound=Sized)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long a page is searched for, and how many events the first window holds."""
+
+    seconds_max: float = 5.0
+    window_events: int = 50_000
+
+
+EFFORT = Effort()
 
 
 @dataclass(frozen=True)
@@ -32,19 +40,15 @@ class Timeline:
     events: ColumnElement[Any]
 
     def search(
-        self,
-        reader: Reader,
-        wanted: SearchWanted,
-        read: Callable[[Between, int], Rows],
-        seconds_max: float = SEARCH_SECONDS,
+        self, reader: Reader, wanted: SearchWanted, read: Callable[[Between, int], Rows], effort: Effort = EFFORT
     ) -> tuple[list[Rows], int | None]:
         """What `read` finds, window by window: it is given the first and last start of a window and how many rows to
         read at most, newest first. All together are one more than the page may hold, where there are so many. Also
         where the search stopped for want of time: all that started then or later has been searched. None otherwise."""
         found: list[Rows] = []
-        over = time.monotonic() + seconds_max
+        over = time.monotonic() + effort.seconds_max
         first, last = self._bounds(reader, wanted)
-        for window in self._windows(reader, first, last):
+        for window in self._windows(reader, first, last, effort.window_events):
             found.append(read(window, wanted.limit + 1 - sum(map(len, found))))
             if sum(map(len, found)) > wanted.limit:
                 break
@@ -61,7 +65,7 @@ class Timeline:
         if wanted.until is not None:
             conditions.append(self.start < wanted.until)
         if wanted.cursor is not None:
-            conditions.append(self.start <= wanted.cursor.started_at_unix_nano)
+            conditions.append(self.start <= wanted.cursor.latest_start)
         bounds = (
             func.coalesce(func.min(self.start), 1).label("first"),
             func.coalesce(func.max(self.start), 0).label("last"),
@@ -69,8 +73,7 @@ class Timeline:
         [row] = reader.rows(select(*bounds).where(*conditions))
         return row["first"], row["last"]
 
-    def _windows(self, reader: Reader, first: int, last: int) -> Iterator[Between]:
-        events_max = WINDOW_EVENTS
+    def _windows(self, reader: Reader, first: int, last: int, events_max: int) -> Iterator[Between]:
         while first <= last:
             start = first
             while start < last and self._events(reader, start, last) > events_max:

@@ -1,0 +1,214 @@
+"""Searching over HTTP: what is found, in which order, by pages, while more is written."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from sqlalchemy import func
+
+from clew.query.events import EVENTS
+from clew.query.search import search_events, search_runs
+from clew.query.search_answers import FoundEvents, FoundRuns
+from clew.query.search_parameters import SearchWanted
+from clew.query.search_windows import Between, Effort, Timeline
+from clew.storage import EventLink, EventLog, Reader, Store
+
+from .conftest import ApiReader, Rows
+
+SEARCH = "/api/search"
+FIRST_ID = 2**64 - 1
+START = 1_750_000_000_000_000_000
+MANUAL = (Path(__file__).resolve().parent.parent / "docs" / "search.md").read_text()
+
+
+def _found(page: dict[str, Any]) -> list[tuple[str, int]]:
+    return [(event["run"]["id"][0], int(event["id"], 16)) for event in page["events"]]
+
+
+def test_events_are_found_newest_first(rows: Rows, api_reader: ApiReader) -> None:
+    """Across runs by start, then by run and id, falling; each with its run, and counts of its logs and links."""
+    for digit, moments in (("a", (5, 7)), ("b", (5, 6))):
+        run_id = rows.run(digit * 32, name=f"job {digit}", agent="planner")
+        for number, at in enumerate(moments, 1):
+            rows.event(run_id, number, at=at, name="fetch")
+        rows.event(run_id, 9, at=9, name="other")
+    in_a = {"run_id": "a" * 32, "event_started_at_unix_nano": START + 5, "time_unix_nano": START + 5}
+    rows.add(EventLog(**in_a, event_id=f"{1:016x}", log_index=0), EventLog(**in_a, event_id=f"{1:016x}", log_index=1))
+
+    page = api_reader.get(SEARCH, FoundEvents, filter="name = fetch")
+
+    assert _found(page) == [("a", 2), ("b", 2), ("b", 1), ("a", 1)]
+    assert page["events"][0]["run"] == {"id": "a" * 32, "session_id": "default", "name": "job a", "agent": "planner"}
+    assert [(event["log_count"], event["service_name"]) for event in page["events"]] == [
+        *[(0, "workshop")] * 3,
+        (2, "workshop"),
+    ]
+    assert (page["next_cursor"], page["searched_to_unix_nano"]) == (None, None)
+
+
+def test_runs_are_found_newest_first(rows: Rows, api_reader: ApiReader) -> None:
+    """Those that have an event that is meant, by pages."""
+    for number in range(1, 6):
+        run_id = rows.run(f"{number:032x}", at=number // 2)
+        rows.event(run_id, 1, at=number // 2, name="fetch" if number != 3 else "plan")
+    met = api_reader.all_pages(SEARCH, FoundRuns, "runs", **{"for": "runs", "filter": "name = fetch", "limit": 2})
+    assert [int(run["id"], 16) for run in met] == [5, 4, 2, 1]
+
+
+def test_a_time_range_bounds_what_is_found(rows: Rows, api_reader: ApiReader) -> None:
+    """From `since` on, and before `until`, by the start of the event or of the run."""
+    for number in range(1, 5):
+        rows.event(rows.run(f"{number:032x}", at=number), 1, at=number)
+    bounds = {"since": str(START + 2), "until": str(START + 4)}
+    events = api_reader.get(SEARCH, FoundEvents, **bounds)["events"]
+    runs = api_reader.get(SEARCH, FoundRuns, **bounds, **{"for": "runs"})["runs"]
+    assert [int(event["run"]["id"], 16) for event in events] == [3, 2]
+    assert [int(run["id"], 16) for run in runs] == [3, 2]
+
+
+def test_nothing_stored_is_nothing_found(api_reader: ApiReader) -> None:
+    """An empty store answers with an empty page."""
+    assert api_reader.get(SEARCH, FoundEvents, filter="x") == {
+        "events": [],
+        "searched_to_unix_nano": None,
+        "next_cursor": None,
+    }
+    assert api_reader.get(SEARCH, FoundRuns, **{"for": "runs"})["runs"] == []
+
+
+def test_logs_and_links_of_an_event_are_found_whenever_they_came(rows: Rows, api_reader: ApiReader) -> None:
+    """A log record may be of another time than its event, within their run; it belongs to it all the same."""
+    run_id = rows.run("a" * 32, lasts=1_000)
+    event_id = rows.event(run_id, 1, at=500)
+    part = {"run_id": run_id, "event_id": event_id}
+    log = EventLog(**part, log_index=-5, event_started_at_unix_nano=START + 900, name="late", content="A Zebra")
+    rows.add(log, EventLink(**part, link_index=0, event_started_at_unix_nano=START + 500, linked_run_id="c" * 32))
+    for text in ("log.name = late", "zebra", f"link.run_id = {'c' * 32}"):
+        assert _found(api_reader.get(SEARCH, FoundEvents, filter=text)) == [("a", 1)], text
+        assert len(api_reader.get(SEARCH, FoundRuns, **{"for": "runs", "filter": text})["runs"]) == 1, text
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter", "position"),
+    [
+        ({"filter": "agnet = 1"}, "filter", 0),
+        ({"filter": "name = x and ("}, "filter", 14),
+        ({"limit": "-1"}, "limit", None),
+        ({"cursor": "garbage"}, "cursor", None),
+        ({"cursor": f"9999999999999999999-{'0' * 32}-{'0' * 16}"}, "cursor", None),
+        ({"since": "-1h", "until": "-2h"}, "since", None),
+        ({"until": "soon"}, "until", None),
+        ({"for": "files"}, "for", None),
+        ({"q": "x"}, "q", None),
+    ],
+)
+def test_bad_input_is_named(
+    api_client: httpx.Client, query: dict[str, str], parameter: str, position: int | None
+) -> None:
+    """What cannot be read is answered with 400, the parameter, and for a filter the character to blame."""
+    answer = api_client.get(SEARCH, params=query)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["parameter"], error.get("position")) == (400, parameter, position)
+
+
+def test_a_search_out_of_time_says_where_to_go_on(store: Store, rows: Rows) -> None:
+    """With no time at all a page is one window; walking on meets everything once, and gets further back each time."""
+    for number in range(1, 8):
+        run_id = rows.run(f"{number:032x}", at=10 * number)
+        for event in range(1, 4):
+            rows.event(run_id, event, at=10 * number + event % 2, name="fetch" if number == 1 else "plan")
+    for search, listed, number in ((_events_page, "events", 3), (search_runs, "runs", 1)):
+        pages = _walk(store, search, filter="name = fetch", limit=2)
+        stops = [int(page["searched_to_unix_nano"]) for page in pages if page["searched_to_unix_nano"]]
+        assert len(stops) > 1
+        assert stops == sorted(set(stops), reverse=True)
+        met = [item["id"] for page in pages for item in page[listed]]
+        assert (len(met), len(set(met))) == (number, number)
+
+
+def test_windows_are_of_a_bounded_number_of_events(store: Store, rows: Rows) -> None:
+    """They cover all of the time once, newest first; each holds twice what the one before may, or a single instant."""
+    run_id = rows.run("a" * 32)
+    moments = [7] * 20 + [40, 41, 42, 90, 900, 901]
+    for number, at in enumerate(moments, 1):
+        rows.event(run_id, number, at=at)
+    windows: list[Between] = []
+    timeline = Timeline(EVENTS.c.started_at_unix_nano, func.count())
+    with store.read() as reader:
+        timeline.search(reader, SearchWanted(), lambda window, _: windows.append(window) or [], Effort(60, 2))
+    assert (windows[0][1], windows[-1][0]) == (START + 901, START + 7)
+    assert [first - 1 for first, _ in windows[:-1]] == [last for _, last in windows[1:]]
+    held = [sum(first <= START + at <= last for at in moments) for first, last in windows]
+    assert sum(held) == len(moments)
+    assert all(count <= 2 << place for place, count in enumerate(held) if windows[place][0] != windows[place][1])
+
+
+def _events_page(reader: Reader, wanted: SearchWanted, effort: Effort) -> dict[str, Any]:
+    return dict(json.loads(search_events(reader, wanted, effort)))
+
+
+def _walk(store: Store, search: Callable[..., dict[str, Any]], **parameters: Any) -> list[dict[str, Any]]:
+    pages: list[dict[str, Any]] = []
+    while not pages or pages[-1]["next_cursor"]:
+        cursor = {"cursor": pages[-1]["next_cursor"]} if pages else {}
+        with store.read() as reader:
+            pages.append(search(reader, SearchWanted(**parameters, **cursor), Effort(0, 2)))
+    return pages
+
+
+def _spans(run: int, spans_count: int) -> bytes:
+    """Spans of a run of their own; starts are shared among runs, ids fall within them."""
+    request = ExportTraceServiceRequest()
+    spans = request.resource_spans.add().scope_spans.add().spans
+    for number in range(spans_count):
+        started_at = START + 100 * (number // 3)
+        times = {"start_time_unix_nano": started_at, "end_time_unix_nano": started_at + 10}
+        spans.add(trace_id=run.to_bytes(16), span_id=(FIRST_ID - number).to_bytes(8), name="work", **times)
+    return request.SerializeToString()
+
+
+def test_pages_walked_while_spans_are_written_hold_each_event_once(server: Any) -> None:
+    """Every event that was there at the start is met exactly once, on a real server that stores more spans, older and
+    newer than the page, of runs before and behind it, between every two pages."""
+    for run in range(10, 15):
+        _send(server, run, 30)
+    met: list[tuple[str, str]] = []
+    wanted: dict[str, Any] = {"filter": "name = work", "limit": 20}
+    for run in chain(*zip(range(1, 10), range(15, 24), strict=True)):
+        page = httpx.get(f"{server.http_url}{SEARCH}", params=wanted, timeout=60).raise_for_status().json()
+        met += [(event["run"]["id"], event["id"]) for event in page["events"]]
+        if page["next_cursor"] is None:
+            break
+        wanted["cursor"] = page["next_cursor"]
+        _send(server, run, 12)
+    assert page["next_cursor"] is None
+    there = {(f"{run:032x}", f"{FIRST_ID - number:016x}") for run in range(10, 15) for number in range(30)}
+    assert len(met) == len(set(met))
+    assert there < set(met)
+
+
+def _send(server: Any, run: int, spans: int) -> None:
+    headers = {"Content-Type": "application/x-protobuf"}
+    httpx.post(f"{server.http_url}/v1/traces", content=_spans(run, spans), headers=headers).raise_for_status()
+
+
+@pytest.mark.parametrize("text", "".join(re.findall(r"^```\n(.*?)^```", MANUAL, re.DOTALL | re.MULTILINE)).splitlines())
+def test_the_manuals_examples_find_something(demo_server: Any, text: str) -> None:
+    """Each example of docs/search.md finds events of the demo's run."""
+    answer = httpx.get(f"{demo_server.http_url}{SEARCH}", params={"filter": text, "limit": 5})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["events"]
+
+
+@pytest.mark.parametrize("text", re.findall(r"^\| `([^`]+)` \| [^|]*\|$", MANUAL.split("## Fields")[0], re.MULTILINE))
+def test_the_manuals_tests_can_be_read(demo_server: Any, text: str) -> None:
+    """Each test of the table is a filter."""
+    assert httpx.get(f"{demo_server.http_url}{SEARCH}", params={"filter": text}).status_code == 200
