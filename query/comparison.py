@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import md5
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from .tree import NONE, Ints
 COMPARED_EVENTS_MAX = 250_000
 ATTRIBUTES_MAX = 50
 VALUE_CHARACTERS = 500
+ALIKE_CHARACTERS = 100
 
 Bools = NDArray[np.bool_]
 Row = dict[str, Any]
@@ -206,8 +208,14 @@ def _differing(a: Row | None, b: Row | None) -> list[Row]:
     of_a, of_b = (orjson.loads(row["attributes"]) if row else {} for row in (a, b))
     texts = [{key: orjson.dumps(value).decode() for key, value in side.items()} for side in (of_a, of_b)]
     keys = sorted(key for key in of_a.keys() | of_b.keys() if texts[0].get(key) != texts[1].get(key))
-    return [{"key": key} | {name: _cut(side.get(key)) for name, side in zip("ab", texts, strict=True)} for key in keys]
+    return [{"key": key} | _cut(texts[0].get(key), texts[1].get(key)) for key in keys]
 
 
-def _cut(text: str | None) -> str | None:
-    return text and text[:VALUE_CHARACTERS]
+def _cut(a: str | None, b: str | None) -> Row:
+    """Both texts; of long ones the part in which they begin to differ, with what is left out before it marked."""
+    alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a or "", b or "", strict=False)))
+    first = max(0, alike - ALIKE_CHARACTERS)
+    return {
+        side: text and ("…" if first else "") + text[first : first + VALUE_CHARACTERS]
+        for side, text in (("a", a), ("b", b))
+    }

@@ -124,7 +124,7 @@ class ComparedEvent(Answer):
 
 
 class AttributeChange(Answer):
-    """An attribute that differs; its values as JSON text, cut, null where there is none."""
+    """An attribute that differs; its values as JSON text, from where they begin to differ, null where there is none."""
 
     key: str
     a: str | None

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import httpx
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from clew.query.figures_answers import Comparison
 
@@ -129,3 +133,44 @@ def test_mistakes_are_told(two_runs: Rows, api_client: httpx.Client, query: str,
     """The parameter to blame is named."""
     response = api_client.get(f"/api/runs/compare?{query}")
     assert (response.status_code, response.json()["error"]["parameter"]) == (status, parameter)
+
+
+def test_long_values_are_shown_where_they_differ(rows: Rows, api_reader: ApiReader) -> None:
+    """What is alike is cut but for its end, and marked."""
+    for run_id, end in ((A, "cats"), (B, "dogs")):
+        rows.event(rows.run(run_id), 1, attributes={"text": "x" * 5_000 + end})
+    [attribute] = compare(api_reader)["changes"][0]["attributes"]
+    assert (attribute["a"], attribute["b"]) == (f'…{"x" * 100}cats"', f'…{"x" * 100}dogs"')
+
+
+def sent(server: Any, run_id: str, session: str, *values: Any) -> None:
+    """Sends a run of one span for each value, which is an attribute of it."""
+    request = ExportTraceServiceRequest()
+    spans = request.resource_spans.add().scope_spans.add().spans
+    for number, value in enumerate(values, start=1):
+        span = spans.add(trace_id=bytes.fromhex(run_id), span_id=number.to_bytes(8), name=f"step {number}")
+        span.start_time_unix_nano = span.end_time_unix_nano = Rows.START
+        span.attributes.add(key="session.id").value.string_value = session
+        of_type = {str: "string_value", float: "double_value", bytes: "bytes_value"}[type(value)]
+        setattr(span.attributes.add(key="gen_ai.input.messages").value, of_type, value)
+    headers = {"content-type": "application/x-protobuf"}
+    answer = httpx.post(f"{server.http_url}/v1/traces", content=request.SerializeToString(), headers=headers)
+    assert answer.status_code == 200
+
+
+def test_attributes_are_compared_however_they_are_kept(server: Any) -> None:
+    """Long histories, which are stored apart and once a session, and what JSON cannot say: equal ones are equal, and
+    others are told."""
+    history = '[{"role": "user", "parts": [{"type": "text", "content": "' + "cats and dogs, " * 500 + '"}]}]'
+    sent(server, A, "mine", history, history, math.nan, b"\x00", b"\x01")
+    sent(server, B, "another", history, history, math.nan, b"\x00", b"\x02")
+    sent(server, "c3" * 16, "another", history, history[:-60] + '."}]}]', math.inf, b"\x00", b"\x02")
+
+    def changed(a: str, b: str) -> list[tuple[str, list[str]]]:
+        told = httpx.get(f"{server.http_url}/api/runs/compare?a={a}&b={b}&change=attributes").json()
+        return [(change["name"], [one["key"] for one in change["attributes"]]) for change in told["changes"]]
+
+    messages = "gen_ai.input.messages"
+    by_session = [(f"step {number}", ["session.id"]) for number in (1, 2, 3, 4)]
+    assert changed(A, B) == [*by_session, ("step 5", [messages, "session.id"])]
+    assert changed(B, "c3" * 16) == [("step 2", [messages]), ("step 3", [messages])]
