@@ -330,7 +330,7 @@ def _field(number: int, content: bytes) -> bytes:
     return bytes([number << 3 | 2, len(content)]) + content
 
 
-@pytest.mark.parametrize("bytes_max", [1, 200, 1_000, 1 << 20])
+@pytest.mark.parametrize("bytes_max", [1, 200, 777, 1_000, 1 << 20])
 def test_chunks_are_small_and_whole(bytes_max: int) -> None:
     """Pieces of a trace stay under the limit unless one span is larger; together they have every span, once and in its
     order, with its resource and scope."""
@@ -338,6 +338,7 @@ def test_chunks_are_small_and_whole(bytes_max: int) -> None:
     for number in range(3):
         of_resource = sent.resource_spans.add(schema_url=f"resource {number}")
         of_resource.resource.dropped_attributes_count = number
+        of_resource.resource.attributes.add(key="k" * 100 * number)
         of_scope = of_resource.scope_spans.add(schema_url=f"scope {number}")
         of_scope.scope.name = f"lib {number}"
         of_scope.spans.extend(Span(name=f"{number} {name}", trace_state="s" * name) for name in range(40))

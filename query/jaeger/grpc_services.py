@@ -70,15 +70,15 @@ def chunks(traces: TracesData, bytes_max: int = CHUNK_BYTES_MAX) -> Iterator[byt
     chunk, size = TracesData(), 0
     for of_resource in traces.resource_spans:
         for of_scope in of_resource.scope_spans:
-            block = None
+            block, block_size = None, _empty_block_size(of_resource, of_scope)
             for span in of_scope.spans:
                 span_size = span.ByteSize() + _LENGTH_BYTES
-                if size and size + span_size > bytes_max:
+                if size and size + span_size + (block_size if block is None else 0) > bytes_max:
                     yield chunk.SerializeToString()
                     chunk, size, block = TracesData(), 0, None
                 if block is None:
                     block = _begin_block(chunk, of_resource, of_scope)
-                    size = chunk.ByteSize() + 2 * _LENGTH_BYTES
+                    size += block_size
                 block.spans.append(span)
                 size += span_size
     if size:
@@ -87,6 +87,12 @@ def chunks(traces: TracesData, bytes_max: int = CHUNK_BYTES_MAX) -> Iterator[byt
 
 # What precedes a message within another: a tag, and the length in seven bits a byte.
 _LENGTH_BYTES = 6
+
+
+def _empty_block_size(of_resource: ResourceSpans, of_scope: ScopeSpans) -> int:
+    """How many bytes a block with this resource and scope has at most, its spans left out."""
+    urls = len(of_resource.schema_url.encode()) + len(of_scope.schema_url.encode())
+    return of_resource.resource.ByteSize() + of_scope.scope.ByteSize() + urls + 6 * _LENGTH_BYTES
 
 
 def _begin_block(chunk: TracesData, of_resource: ResourceSpans, of_scope: ScopeSpans) -> ScopeSpans:
