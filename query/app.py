@@ -23,6 +23,7 @@ from .export_api import SpansInBulk, export
 from .figures_api import figures
 from .jaeger import jaeger_v1, jaeger_v3
 from .live_api import Streams, live
+from .mcp_api import mcp_route
 from .provenance_api import provenance
 from .search_api import search
 from .sql_api import SqlDesk, sql
@@ -70,6 +71,7 @@ def build_app(  # noqa: PLR0913 the parts that meet here
         app.state.spans_in_bulk = spans_in_bulk
         app.include_router(export)
     app.include_router(operation)
+    routes = [*routes, mcp_route(app)]
     app.router.routes.extend(routes)
     app.state.given_routes = routes
     if cors_origins:

@@ -1,0 +1,152 @@
+"""What a coding agent can ask: tools of the Model Context Protocol. Each puts its question to the HTTP API, so that it
+answers as that does; answers are kept short, since whoever reads them pays by the word."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import httpx
+from fastapi import FastAPI
+from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.types import ToolAnnotations
+from pydantic import Field
+
+from .. import __version__
+
+ANSWER_CHARACTERS_MAX = 100_000
+TEXT_CHARACTERS_MAX = 4_000
+ROWS_MAX = 1_000
+
+_INSTRUCTIONS = (
+    "clew has the traces of agents' workflows: a run is one workflow, its events are the spans: model calls, tool "
+    "calls, agents' turns, hand-overs. Begin with `search` or `runs`, look at a run with `tree`, at one event with "
+    "`event`; reckon with `statistics`, or with `sql` after `schema`. Nothing can be changed."
+)
+_SHOWN = (
+    *("id", "parent_event_id", "depth", "name", "event_type", "agent_name", "model", "status", "status_message"),
+    *("started_at_unix_nano", "duration_ns", "input_tokens", "output_tokens", "cost_usd", "run"),
+)
+
+RunId = Annotated[str, Field(description="The run's id: 32 hex digits.")]
+Filter = Annotated[
+    str,
+    Field(description='Such as: agent = "engineer" and duration > 1s and not status = "completed". Or plain words.'),
+]
+Time = Annotated[str | None, Field(description="RFC 3339, nanoseconds since 1970, or a time before now such as -1h.")]
+
+
+def mcp_server(app: FastAPI) -> MCPServer[Any]:
+    """A server whose tools ask `app`."""
+    server: MCPServer[Any] = MCPServer("clew", version=__version__, instructions=_INSTRUCTIONS)
+    tools = Tools(httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://clew"))
+    for tool in (tools.search, tools.runs, tools.tree, tools.event, tools.statistics, tools.sql, tools.schema):
+        only_reads = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
+        server.tool(annotations=only_reads, structured_output=False)(tool)
+    return server
+
+
+class Tools:
+    """The tools. Their names, signatures and docstrings are what an agent reads of them. Each answers JSON; what cannot
+    be answered is said in a sentence."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+
+    async def search(
+        self,
+        filter: Filter = "",  # noqa: A002 as the API calls it
+        since: Time = None,
+        until: Time = None,
+        limit: Annotated[int, Field(ge=1, le=200)] = 20,
+    ) -> str:
+        """Find events across all runs, newest first: failures, slow calls, what an agent did, words in prompts."""
+        found = await self._get("/api/search", filter=filter, since=since, until=until, limit=limit)
+        return _told({**found, "events": [_brief(event) for event in found["events"]]})
+
+    async def runs(
+        self,
+        status: Annotated[str | None, Field(description="running, completed or failed")] = None,
+        agent: str | None = None,
+        since: Time = None,
+        limit: Annotated[int, Field(ge=1, le=200)] = 20,
+    ) -> str:
+        """List runs, newest first: name, agent, status, duration, how many events and errors."""
+        return _told(await self._get("/api/runs", status=status, agent=agent, since=since, limit=limit))
+
+    async def tree(
+        self,
+        run_id: RunId,
+        root: Annotated[str | None, Field(description="Only this event and what is below it: 16 hex digits.")] = None,
+        limit: Annotated[int, Field(ge=1, le=ROWS_MAX)] = 200,
+    ) -> str:
+        """A run's events depth first, each with its depth: what called what, how long it took, what failed."""
+        tree = await self._get(f"/api/runs/{run_id}/tree", root=root)
+        left_out = max(0, len(tree["events"]) - limit)
+        return _told({**tree, "events": [_brief(event) for event in tree["events"][:limit]], "left_out": left_out})
+
+    async def event(
+        self, run_id: RunId, event_id: Annotated[str, Field(description="The event's id: 16 hex digits.")]
+    ) -> str:
+        """One event with everything it has: attributes (prompts, inputs, outputs), logs, links. Long texts are cut."""
+        return _told(_cut(await self._get(f"/api/runs/{run_id}/events/{event_id}")))
+
+    async def statistics(
+        self,
+        run_id: Annotated[
+            str | None, Field(description="The figures of this run; else of what the filter means.")
+        ] = None,
+        filter: Filter = "",  # noqa: A002
+        group_by: Annotated[
+            str | None, Field(description="Fields by commas, such as agent,model; not for a run.")
+        ] = None,
+        since: Time = None,
+    ) -> str:
+        """Events, errors, durations, tokens and cost: of one run, or of any events by any fields."""
+        if run_id is not None:
+            return _told(await self._get(f"/api/runs/{run_id}/statistics"))
+        return _told(await self._get("/api/statistics", filter=filter, group_by=group_by, since=since))
+
+    async def sql(self, query: str, limit: Annotated[int, Field(ge=1, le=ROWS_MAX)] = 100) -> str:
+        """Answer one SELECT (DuckDB's SQL, read-only) over the tables and views that `schema` tells of."""
+        return _told(await self._answer("POST", "/api/sql", json={"query": query, "limit": limit}))
+
+    async def schema(self) -> str:
+        """The tables and views that `sql` can ask of, and their columns, with a sentence each."""
+        return _told(await self._get("/api/sql/schema"))
+
+    async def _get(self, path: str, **asked: str | int | None) -> Any:
+        given = {name: value for name, value in asked.items() if value is not None and value != ""}
+        return await self._answer("GET", path, params=given)
+
+    async def _answer(self, method: str, path: str, **asked: Any) -> Any:
+        answer = await self._http.request(method, path, **asked)
+        if not answer.is_success:
+            raise ToolError(answer.json()["error"]["message"])
+        return answer.json()
+
+
+def _brief(event: dict[str, Any]) -> dict[str, Any]:
+    """What is worth reading of many events."""
+    return {name: event[name] for name in _SHOWN if event.get(name) is not None}
+
+
+def _cut(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _cut(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_cut(inner) for inner in value]
+    if isinstance(value, str) and len(value) > TEXT_CHARACTERS_MAX:
+        return f"{value[:TEXT_CHARACTERS_MAX]}… ({len(value):,} characters)"
+    return value
+
+
+def _told(answer: Any) -> str:
+    text = json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
+    if len(text) > ANSWER_CHARACTERS_MAX:
+        raise ToolError(
+            f"the answer has {len(text):,} characters, {ANSWER_CHARACTERS_MAX:,} are the most; ask for less: a smaller "
+            "limit, a narrower filter, fewer columns"
+        )
+    return text
