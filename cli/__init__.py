@@ -16,6 +16,7 @@ from .reading import files, graph, messages, runs, stats, tree
 from .search import search
 from .serving import serve
 from .tail import tail
+from .sql import sql
 from .transfer import export_spans, import_files
 
 app = typer.Typer(
@@ -40,6 +41,7 @@ for command in (
     compare,
     critical_path,
     calls,
+    sql,
 ):
     app.command()(command)
 app.command("export")(export_spans)

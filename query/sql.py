@@ -10,6 +10,7 @@ import json
 from decimal import Decimal
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pyarrow.csv
 from sqlalchemy import text
@@ -50,14 +51,12 @@ def written_for_arrow(kind: Any) -> str:
     return _AS_JSON if kind.id in _NESTED else _AS_TEXT
 
 
-def answer_json(answer: SqlAnswer) -> dict[str, Any]:
+def answer_json(answer: SqlAnswer) -> bytes:
     """`{columns, rows, truncated}`; rows are lists in the order of the columns."""
     values = [_values(kind, rows) for (_, kind), rows in zip(answer.columns, answer.rows.columns, strict=True)]
-    return {
-        "columns": [column._asdict() for column in answer.columns],
-        "rows": list(zip(*values, strict=True)),
-        "truncated": answer.truncated,
-    }
+    columns = [column._asdict() for column in answer.columns]
+    rows = list(zip(*values, strict=True))
+    return orjson.dumps({"columns": columns, "rows": rows, "truncated": answer.truncated})
 
 
 def answer_csv(answer: SqlAnswer) -> bytes:

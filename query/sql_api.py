@@ -49,7 +49,7 @@ class _Form(NamedTuple):
 
 
 _FORMS = {ARROW: _Form(written_for_arrow, answer_arrow), CSV: _Form(written_as_text, answer_csv)}
-_JSON_FORM = _Form(written_as_text, lambda answer: json_response(answer_json(answer)).body)
+_JSON_FORM = _Form(written_as_text, answer_json)
 
 
 class SqlDesk:
@@ -63,7 +63,8 @@ class SqlDesk:
         self._threads = CapacityLimiter(2 * ANSWERED_AT_ONCE_MAX)
 
     async def answer(self, question: SqlQuestion, form: _Form) -> tuple[bytes, bool]:
-        """The bytes of the answer, and whether it is truncated. Raises SqlRefused, AnswerTooLarge, QueryTimeout, Busy."""
+        """The bytes of the answer, and whether it is truncated. Raises SqlRefused, AnswerTooLarge, QueryTimeout and
+        Busy."""
         turn = object()
         await self._take(turn)
 

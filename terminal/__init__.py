@@ -12,6 +12,7 @@ from .graph import draw_graph
 from .live import draw_event
 from .runs import SHORT_ID_DIGITS, draw_runs
 from .search import draw_found, pointed_at
+from .sql import draw_columns, draw_rows, draw_tables
 from .statistics import draw_statistics
 from .tree import draw_tree
 
@@ -21,6 +22,7 @@ __all__ = [
     "console",
     "cost_text",
     "draw_calls",
+    "draw_columns",
     "draw_comparison",
     "draw_critical_path",
     "draw_figures",
@@ -29,8 +31,10 @@ __all__ = [
     "draw_found",
     "draw_graph",
     "draw_messages",
+    "draw_rows",
     "draw_runs",
     "draw_statistics",
+    "draw_tables",
     "draw_tree",
     "duration_text",
     "pointed_at",
