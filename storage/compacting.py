@@ -1,9 +1,10 @@
 """Making attributes quick to search, after they have arrived.
 
-Attributes are quick to search where row groups hold each frequent one as a typed column: a search then reads the column
-that it asks for and nothing else, ten to twenty times faster. Taking them apart costs a third of what storing an event
-costs, so it is done on arrival only while the writer has time (`Pace`). Compacting does it for the others: it rewrites
-events, oldest first, into row groups of such columns. Nothing of an event changes but `compacted_at_unix_nano`.
+Attributes are quick to search where row groups hold each frequent one as a typed column: a search reads the column that
+it asks for and nothing else, ten to twenty times faster. Taking them apart costs a third of what storing an event does,
+so on arrival it is done only for what comes little by little (`Shredding`). Compacting does it for what came in floods:
+it rewrites events, oldest first, into row groups of such columns. Nothing of an event changes but
+`compacted_at_unix_nano`.
 
 A portion is a transaction, small enough that a write waits for it no longer than for another write: readers see the
 events at their old place or at the new one, and a process killed meanwhile has moved the portion or has not. The old
@@ -16,7 +17,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import inf
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -37,51 +37,37 @@ CHECKPOINT_PORTIONS = 16
 IDLE_S = 2.0
 
 
-class Pace:
-    """Whether there is time to take attributes apart as they arrive: the writer has waited for work for longer than the
-    last write took. In a flood it waits for nothing."""
+class Shredding:
+    """Whether row groups written from now on hold attributes as typed columns."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
-        self._taking_apart = False
-        self._last_took = inf
-        self._last_ended = time.monotonic()
+        self._wanted = False
 
-    @property
-    def idle_s(self) -> float:
-        """The seconds since the last write."""
-        return time.monotonic() - self._last_ended
+    def for_write_of(self, rows: int) -> None:
+        """To be said before a write of so many rows, for all of its transaction. Rows that come in less than a row
+        group become one at a checkpoint, which then takes them apart: floods come in more."""
+        self.set(wanted=rows < ROW_GROUP_ROWS)
 
-    @contextmanager
-    def write(self) -> Iterator[None]:
-        """A write is within, to the end of its transaction."""
-        began = time.monotonic()
-        self.take_apart(wanted=began - self._last_ended > self._last_took)
-        try:
-            yield
-        finally:
-            self._last_ended = time.monotonic()
-            self._last_took = self._last_ended - began
-
-    def take_apart(self, *, wanted: bool) -> None:
-        """Sets whether row groups written from now on hold attributes as typed columns."""
-        if wanted != self._taking_apart:
+    def set(self, *, wanted: bool) -> None:
+        """Sets it, for all connections."""
+        if wanted != self._wanted:
             rows_min = ROW_GROUP_ROWS if wanted else SETTINGS["variant_minimum_shredding_size"]
             self._connection.execute(f"SET GLOBAL variant_minimum_shredding_size = {rows_min}")
-            self._taking_apart = wanted
+            self._wanted = wanted
 
 
 class Compaction:
     """Compacts events portion by portion, on a connection that nobody else uses meanwhile."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, pace: Pace) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, shredding: Shredding) -> None:
         self._connection = connection
-        self._pace = pace
+        self._shredding = shredding
         self._portions_since_checkpoint = 0
 
     def portion(self) -> int:
         """Compacts the oldest PORTION_ROWS events that are not; returns how many, 0 where there are fewer."""
-        self._pace.take_apart(wanted=True)
+        self._shredding.set(wanted=True)
         with _transaction(self._connection):
             rows = self._rewritten()
         self._portions_since_checkpoint += bool(rows)

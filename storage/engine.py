@@ -29,7 +29,7 @@ SETTINGS: dict[str, Any] = {
     "autoload_known_extensions": False,
     "memory_limit": "1GB",
     "max_vacuum_tasks": 2,
-    # Attributes are not taken apart into typed columns but when there is time for it, see `compacting`.
+    # Whether attributes are taken apart into typed columns is settled write by write, see `compacting`.
     "variant_minimum_shredding_size": -1,
 }
 

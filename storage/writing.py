@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from time import monotonic
 from typing import NamedTuple
 
 import duckdb
@@ -21,7 +22,7 @@ from sqlalchemy import Engine
 
 from .batch import WriteOutcome
 from .commits import Commits
-from .compacting import Compaction, Pace
+from .compacting import Compaction, Shredding
 from .engine import ROW_GROUP_ROWS, native
 from .errors import WriteFailed
 from .hashed import PreparedHashed
@@ -57,8 +58,9 @@ class Writer:
         self._holder = engine.raw_connection()
         self._connection = native(self._holder)
         self._turn = threading.Lock()
-        self._pace = Pace(self._connection)
-        self._compaction = Compaction(self._connection, self._pace)
+        self._shredding = Shredding(self._connection)
+        self._compaction = Compaction(self._connection, self._shredding)
+        self._written_at = monotonic()
         self.commits = Commits(engine)
         self._known: dict[str, _Known] = {name: _Known() for name in _KNOWN}
 
@@ -66,15 +68,18 @@ class Writer:
         """Stores the batch, see `Store.write_spans` and `Store.write_hashed`."""
         with self._turn:
             try:
-                with self._pace.write():
-                    return self._written(batch)
+                records = batch.rows if isinstance(batch, PreparedHashed) else batch.events
+                self._shredding.for_write_of(records.rows.num_rows)
+                return self._written(batch)
             except duckdb.Error as error:
                 raise WriteFailed(f"not stored: {error}") from error
+            finally:
+                self._written_at = monotonic()
 
     @property
     def idle_s(self) -> float:
         """See `Store.idle_s`."""
-        return self._pace.idle_s
+        return monotonic() - self._written_at
 
     def compact(self) -> int:
         """See `Store.compact`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +18,7 @@ from sqlalchemy import text
 from clew.collector.projection import read_requests
 from clew.storage import DatabaseSession, Store, WorkflowRun
 from clew.storage.compacting import PORTION_ROWS, Compactor
+from clew.storage.engine import ROW_GROUP_ROWS
 
 START = 10**18
 RUN_EVENTS = 64
@@ -95,16 +95,15 @@ def test_attributes_become_typed_columns(filled: Store) -> None:
     assert answer(filled, TYPED) == 2
 
 
-def test_there_is_time_when_nothing_waits(filled: Store) -> None:
-    """What comes after a pause longer than the last write arrives in typed columns; it is compacted once more."""
-    began = time.monotonic()
-    write(filled, range(RUN_EVENTS))
-    took = time.monotonic() - began
-    while filled.idle_s <= took:
-        pass
-    write(filled, range(4 * PORTION_ROWS, 5 * PORTION_ROWS))
-    assert answer(filled, TYPED) == 2
-    assert answer(filled, COMPACTED) == 0
+def test_what_comes_little_by_little_is_quick_to_search(tmp_path: Path) -> None:
+    """Events that come by a few a transaction lie in typed columns as soon as a checkpoint writes them."""
+    path = tmp_path / "clew.duckdb"
+    with closing(Store(path)) as store:
+        for first in range(0, PORTION_ROWS, 512):
+            write(store, range(first, first + 512))
+    with closing(Store(path)) as reopened:
+        assert answer(reopened, TYPED) == PORTION_ROWS // ROW_GROUP_ROWS
+        assert answer(reopened, COMPACTED) == 0
 
 
 def test_what_is_too_little_is_left(store: Store) -> None:
