@@ -27,7 +27,9 @@ def upgrade() -> None:
     op.add_column("execution_events", sa.Column("history_id", sa.Uuid))
     if _postgresql():
         op.create_foreign_key("execution_events_history", "execution_events", "history_parts", ["history_id"], ["id"])
-    op.execute(_POSTGRESQL_TEXT if _postgresql() else _DUCKDB_TEXT)
+        op.execute(f"CREATE FUNCTION {_POSTGRESQL_HEAD} RETURN {_text(_POSTGRESQL_MEMBERS)}")
+    else:
+        op.execute(f"CREATE MACRO history_text(history_id) AS {_text(_DUCKDB_MEMBERS)}")
 
 
 def downgrade() -> None:
@@ -38,21 +40,31 @@ def downgrade() -> None:
     op.drop_table("history_parts")
 
 
-# The places of a text's pieces, list within list, put them in order.
-_TEXT = """(
-    WITH RECURSIVE piece (places, part_id) AS (
-        SELECT CAST(ARRAY[] AS BIGINT[]), history_id
-        UNION ALL
-        SELECT array_append(places, place), member
-        FROM (SELECT piece.places, unnest(list.parts) AS member, generate_subscripts(list.parts, 1) AS place
-              FROM piece JOIN history_parts AS list ON list.id = piece.part_id WHERE list.text IS NULL) AS members
-    )
-    SELECT string_agg(part.text, '' ORDER BY piece.places)
-    FROM piece JOIN history_parts AS part ON part.id = piece.part_id WHERE part.text IS NOT NULL
-)"""
+def _text(members: str) -> str:
+    """The text of a history. `members` are those of each `piece` that is a list, with their places; these
+    places, list within list, put the pieces in order."""
+    return f"""(
+        WITH RECURSIVE piece (places, part_id) AS (
+            SELECT CAST(ARRAY[] AS BIGINT[]), history_id
+            UNION ALL
+            {members}
+        )
+        SELECT string_agg(part.text, '' ORDER BY piece.places)
+        FROM piece JOIN history_parts AS part ON part.id = piece.part_id WHERE part.text IS NOT NULL
+    )"""  # noqa: S608 our own names
 
-_DUCKDB_TEXT = f"CREATE MACRO history_text(history_id) AS {_TEXT}"
-_POSTGRESQL_TEXT = f"CREATE FUNCTION history_text(history_id uuid) RETURNS text LANGUAGE sql STABLE RETURN {_TEXT}"
+
+_DUCKDB_MEMBERS = """
+    SELECT array_append(places, member.place), member.part_id
+    FROM (SELECT piece.places, unnest(list_transform(list.parts, lambda p, i: {'part_id': p, 'place': i})) AS member
+          FROM piece JOIN history_parts AS list ON list.id = piece.part_id WHERE list.text IS NULL) AS members
+"""
+_POSTGRESQL_MEMBERS = """
+    SELECT array_append(places, CAST(place AS BIGINT)), part_id
+    FROM (SELECT piece.places, unnest(list.parts) AS part_id, generate_subscripts(list.parts, 1) AS place
+          FROM piece JOIN history_parts AS list ON list.id = piece.part_id WHERE list.text IS NULL) AS members
+"""
+_POSTGRESQL_HEAD = "history_text(history_id uuid) RETURNS text LANGUAGE sql STABLE"
 
 _POSTGRESQL_WHOLE = "attributes || CAST(history_text(history_id) AS JSONB)"
 # What JSON cannot say, an event's `otlp_residue` says together with all its attributes.
