@@ -28,6 +28,8 @@ from .filter_fields import Field, UnknownField, Value, field_named, read_pattern
 
 TEXT_LENGTH_MAX = 4_000
 DEPTH_MAX = 50
+# Each is looked for in everything that an event says.
+TEXTS_MAX = 20
 
 
 class FilterError(ValueError):
@@ -183,6 +185,7 @@ class _Parser:
         self._tokens = tokens
         self._at = 0
         self._depth = 0
+        self._texts = 0
 
     def whole(self) -> Term:
         if self._next.kind == "end":
@@ -215,12 +218,13 @@ class _Parser:
             self._expect(")")
             return term
         if self._next.kind == "string":
-            return Text(_unquoted(self._advance().text))
+            token = self._advance()
+            return self._text(_unquoted(token.text), token)
         if self._next.kind != "word":
             raise self._unexpected("a field, a text, `not` or (")
         word = self._advance()
         if self._next.text != "[" and not self._test_follows():
-            return Text(word.text)
+            return self._text(word.text, word)
         return self._test(self._field(word))
 
     def _deeper(self, read: Callable[[], Term]) -> Term:
@@ -230,6 +234,14 @@ class _Parser:
         term = read()
         self._depth -= 1
         return term
+
+    def _text(self, text: str, token: _Token) -> Term:
+        self._texts += 1
+        if self._texts > TEXTS_MAX:
+            raise FilterError(
+                f"a filter searches for {TEXTS_MAX} texts at most; put a phrase in quotes", token.position
+            )
+        return Text(text)
 
     def _test_follows(self) -> bool:
         first, *second = (token.text for token in self._tokens[self._at : self._at + 2])

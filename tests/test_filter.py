@@ -20,7 +20,7 @@ from sqlalchemy import select
 
 from clew.collector.intake import Intake
 from clew.query.events import EVENTS
-from clew.query.filter import DEPTH_MAX, TEXT_LENGTH_MAX, FilterError, parse
+from clew.query.filter import DEPTH_MAX, TEXT_LENGTH_MAX, TEXTS_MAX, FilterError, parse
 from clew.query.filter_fields import FIELDS
 from clew.query.filter_sql import of_events, of_runs
 from clew.query.runs import RUNS
@@ -421,6 +421,7 @@ def test_what_the_language_says(store: Store, rows: Rows, text: str, found: list
         ("é = 1", 0, "no field"),
         ("~", 0, "quotes"),
         ("not " * (DEPTH_MAX + 1) + "x", 4 * (DEPTH_MAX + 1), "deep"),
+        ("x " * (TEXTS_MAX + 1), 2 * TEXTS_MAX, "texts at most"),
         ("x" * (TEXT_LENGTH_MAX + 1), TEXT_LENGTH_MAX, "at most"),
     ],
 )
