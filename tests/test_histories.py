@@ -230,6 +230,18 @@ def test_sql_reads_histories(store: Store, form: Callable[[Said], Attributes]) -
     assert rows[-1][1] is None
 
 
+def test_sql_over_http_may_read_histories(store: Store, api_client: httpx.Client) -> None:
+    """The function is among those that SQL from outside may use."""
+    [*_, last] = conversation(3)
+    send(store, *conversation(3))
+    query = "SELECT history_text(history_id) AS history FROM execution_events ORDER BY id DESC LIMIT 1"
+    answer = api_client.post("/api/sql", json={"query": query})
+    assert answer.status_code == 200, answer.text
+    [[history]] = answer.json()["rows"]
+    assert json.loads(history).items() <= _as_json(last).items()
+    assert "gen_ai.input.messages" in json.loads(history)
+
+
 def test_filters_find_histories(store: Store) -> None:
     """An attribute is found by what it says, whether it is kept with the event or as history."""
     send(store, *conversation(4), call(9, {"gen_ai.input.messages": text("[]")}), call(10, {"x": text("y")}))
