@@ -22,6 +22,7 @@ from .signals import SIGNALS, Signal
 
 _SERVICES = tuple(signal.service.full_name for signal in SIGNALS.values())
 _FULL_SUCCESS = Outcome(0, "")
+CALLS_WAITING_MAX = 10_000
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 _log = logging.getLogger(__name__)
 
@@ -130,4 +131,7 @@ def _options(payload_bytes_max: int) -> list[tuple[str, int]]:
         # Exporters ping as often as they are configured to; that is no reason to drop them.
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_ping_strikes", 0),
+        # Calls that come faster than they are looked at wait; gRPC's own limit of some thousand cancels them by chance.
+        ("grpc.server.max_pending_requests", CALLS_WAITING_MAX),
+        ("grpc.server.max_pending_requests_hard_limit", CALLS_WAITING_MAX),
     ]

@@ -240,3 +240,12 @@ def test_a_taken_port_is_an_error_that_names_it(server: GrpcServer, intake: Inta
     """A second server on the same port is refused, not shared."""
     with pytest.raises(OSError, match=f"127.0.0.1:{server.port}"):
         GrpcServer(intake, host="127.0.0.1", port=server.port)
+
+
+def test_a_burst_of_calls_is_answered(channel: grpc.Channel, store: Store) -> None:
+    """Of 3,000 Exports begun at once, far more than gRPC lets wait by itself, none is cancelled."""
+    export = channel.unary_unary(EXPORT)
+    names = [str(number) for number in range(3_000)]
+    calls = [export.future(_request(name, start_time_unix_nano=int(name) + 1), timeout=TIMEOUT_S) for name in names]
+    assert {call.code() for call in calls} == {grpc.StatusCode.OK}
+    assert sorted(_stored(store)) == sorted(names)
