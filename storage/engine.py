@@ -28,6 +28,8 @@ SETTINGS: dict[str, Any] = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
     "memory_limit": "1GB",
+    # What does not fit goes to disk, which one query must not fill.
+    "max_temp_directory_size": "4GB",
     "max_vacuum_tasks": 2,
     # Whether attributes are taken apart into typed columns is settled write by write, see `compacting`.
     "variant_minimum_shredding_size": -1,
