@@ -6,20 +6,17 @@ pages shifts none of them, and every event that was there when the walk began is
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 import orjson
 import pyarrow as pa
 from sqlalchemy import ColumnElement, RowMapping, Select, and_, func, literal, select, tuple_
 
-from ..storage import Reader, parse_event_id, run_id_text
-from .event_json import event_texts, place_in_tree
-from .events import ALL_EVENT_ROWS, EVENTS, LINKS, LOGS, one_of, with_origins
+from ..storage import Reader
+from .events import ALL_EVENT_ROWS, EVENTS
 from .filter_sql import of_events, of_runs
-from .histories import whole_attributes
+from .many_runs import told_with_runs
 from .runs import RUNS, run_json
 from .search_parameters import SearchCursor, SearchWanted
 from .search_windows import EFFORT, Between, Effort, Timeline
@@ -29,7 +26,6 @@ _RUNS = Timeline(RUNS.c.started_at_unix_nano, func.sum(RUNS.c.event_count + 1))
 _EVENT_ORDER = (EVENTS.c.started_at_unix_nano, EVENTS.c.run_id, EVENTS.c.id)
 _RUN_ORDER = (RUNS.c.started_at_unix_nano, RUNS.c.id)
 _FOUND_EVENTS = ALL_EVENT_ROWS.add_columns(EVENTS.c.run_id)
-_RUN_SHOWN = ("id", "session_id", "name", "agent")
 
 
 def search_events(reader: Reader, wanted: SearchWanted, effort: Effort = EFFORT) -> bytes:
@@ -44,7 +40,7 @@ def search_events(reader: Reader, wanted: SearchWanted, effort: Effort = EFFORT)
     tables, searched_to = _EVENTS.search(reader, wanted, read, effort)
     found = pa.concat_tables(tables) if tables else pa.table({"run_id": []})
     page = found.slice(0, wanted.limit)
-    events = _told(reader, page) if len(page) else []
+    events = [orjson.Fragment(text) for text in told_with_runs(reader, page)[1]]
     last = [page[column.name][-1].as_py() for column in _EVENT_ORDER] if len(found) > len(page) else None
     return orjson.dumps({"events": events, **_going_on(last, searched_to)})
 
@@ -95,28 +91,3 @@ def _going_on(last: Sequence[Any] | None, searched_to: int | None) -> dict[str, 
         cursor = SearchCursor(started_at_unix_nano=searched_to)
     stopped_at = None if searched_to is None else str(searched_to)
     return {"searched_to_unix_nano": stopped_at, "next_cursor": cursor and cursor.text()}
-
-
-def _told(reader: Reader, page: pa.Table) -> list[orjson.Fragment]:
-    """The events as JSON, each with its run."""
-    run_ids = [UUID(text) for text in page["run_id"].to_pylist()]
-    runs = {run["id"]: run for run in reader.rows(select(RUNS).where(RUNS.c.id.in_(set(run_ids))))}
-    rows = with_origins(reader, whole_attributes(reader, page))
-    keys = list(zip(map(run_id_text, run_ids), page["id"].to_pylist(), strict=True))
-    for name, table in (("log_count", LOGS), ("link_count", LINKS)):
-        counts = _parts_of_events(reader, table, page["id"].to_pylist(), runs.values())
-        rows = rows.append_column(name, pa.array([counts[key] for key in keys], pa.int64()))
-    texts = event_texts(place_in_tree(rows, None)).to_pylist()
-    briefs = {run_id: orjson.dumps({name: run[name] for name in _RUN_SHOWN}).decode() for run_id, run in runs.items()}
-    return [orjson.Fragment(f'{text},"run":{briefs[key[0]]}}}') for text, key in zip(texts, keys, strict=True)]
-
-
-def _parts_of_events(
-    reader: Reader, table: Any, event_ids: list[int], runs: Iterable[RowMapping]
-) -> Counter[tuple[str, int]]:
-    """How many rows of `table` each event, by run and id, has."""
-    first = min(run["started_at_unix_nano"] for run in runs)
-    last = max(run["last_started_at_unix_nano"] for run in runs)
-    in_time = table.c.event_started_at_unix_nano.between(first, last)
-    owners = select(table.c.run_id, table.c.event_id).where(in_time, one_of(table.c.event_id, event_ids))
-    return Counter((row["run_id"], parse_event_id(row["event_id"])) for row in reader.rows(owners))
