@@ -173,7 +173,7 @@ def _progress(doing: str, unit: str) -> Iterator[Progress]:
 
 def _tell(tally: "Tally") -> None:
     if tally.skipped:
-        say(f"{tally.skipped:,} parts of the file were imported before")
+        say(f"{_counted(tally.skipped, 'part')} imported before")
     nouns = {"traces": "span", "logs": "log record", "metrics": "data point"}
     told = [_counted(tally.taken[signal], noun) for signal, noun in nouns.items() if tally.taken[signal]]
     say(f"{', '.join(told) or 'nothing'} imported")

@@ -74,4 +74,4 @@ def recognised(file: Input) -> Format:
     for each in FORMATS.values():
         if each.begins(head):
             return each
-    raise BadInput(f"{file.name} is in no format that clew reads: {', '.join(FORMATS)}; name one with --format")
+    raise BadInput(f"in no format that clew reads: {', '.join(FORMATS)}; name one with --format")

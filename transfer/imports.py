@@ -52,17 +52,10 @@ class Import:
         """Imports the file of this name, `-` for standard input; it is in the format `of`, else in the one that it
         begins like. What was read before an error is stored. Raises BadInput, and what the sink does."""
         with opened(name) as file:
-            each = of or formats.recognised(file)
             mark = Mark.of(file, self.sink)
-            done = mark.frames(self.sink) if mark else 0
             flight = _Flight(self, mark)
             try:
-                for frame in each.frames(file):
-                    self.progress(file.position, file.size)
-                    if frame.number <= done:
-                        self.tally.skipped += 1
-                    else:
-                        flight.add(frame, self._requests(each, frame, file))
+                self._fly(file, of or formats.recognised(file), flight, mark.frames(self.sink) if mark else 0)
             except BadInput as error:
                 flight.land()
                 raise BadInput(f"{file.name}: {error}") from error
@@ -70,6 +63,14 @@ class Import:
             self.progress(file.size, file.size)
             if mark:
                 mark.remove()
+
+    def _fly(self, file: Input, each: Format, flight: _Flight, done: int) -> None:
+        for frame in each.frames(file):
+            self.progress(file.position, file.size)
+            if frame.number <= done:
+                self.tally.skipped += 1
+            else:
+                flight.add(frame, self._requests(each, frame, file))
 
     def _requests(self, each: Format, frame: Frame, file: Input) -> list[Request]:
         try:
