@@ -15,8 +15,8 @@ from .migrating import migrate
 from .reading import files, graph, messages, runs, stats, tree
 from .search import search
 from .serving import serve
-from .tail import tail
 from .sql import sql
+from .tail import tail
 from .transfer import export_spans, import_files
 
 app = typer.Typer(
