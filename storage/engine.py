@@ -61,6 +61,7 @@ def open_engine(path: Path) -> Engine:
         path.parent.mkdir(parents=True, exist_ok=True)
         quoted = str(path).replace("'", "''")
         owner.execute(f"ATTACH '{quoted}' AS {CATALOG} (ROW_GROUP_SIZE {ROW_GROUP_ROWS})")
+        owner.execute(f"SET temp_directory = '{quoted}.tmp'")
     except (duckdb.Error, OSError) as error:
         owner.close()
         raise _not_opened(path, error) from error

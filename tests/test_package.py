@@ -24,6 +24,8 @@ MAY_IMPORT = {
     "query": {"storage", "__version__"},
     "exporter": {"storage"},
     "migrations": {"storage"},
+    "transfer": {"collector", "exporter", "query", "storage", "client"},
+    "terminal": set(),
 }
 LOADED_BY_PATH = {Path("migrations/env.py")}  # Alembic runs it as a script: it has no package to be relative to
 LINES_MAX = 500

@@ -98,20 +98,21 @@ _NEW_TABLES: dict[str, tuple[str, list[str], list[tuple[list[str], str, str]]]] 
         [(["run_id"], "workflow_runs.id", "CASCADE")],
     ),
     "checkpoints": (
-        """id uuid, run_id uuid, event_id int?, log_index int?, step_id text?, checkpoint_type text, created_at_unix_nano int
-           context_snapshot json?, pickle_file_path text?, pickle_digest text?, meta json?""",
+        """id uuid, run_id uuid, event_id int?, log_index int?, step_id text?, checkpoint_type text
+           created_at_unix_nano int, context_snapshot json?, pickle_file_path text?, pickle_digest text?, meta json?""",
         ["id"],
         [(["run_id"], "workflow_runs.id", "CASCADE")],
     ),
     "messages": (
         """id int, run_id uuid, event_id int?, log_index int?, step_id text?, node_id text?, sender text?
-           recipient text?, role text?, content text, content_hash uuid?, tokens int?, time_unix_nano int, meta json?""",
+           recipient text?, role text?, content text, content_hash uuid?, tokens int?, time_unix_nano int
+           meta json?""",
         [],
         [(["run_id"], "workflow_runs.id", "CASCADE")],
     ),
     "files": (
-        """id uuid, run_id uuid, event_id int?, log_index int?, step_id text?, node_id text?, file_path text, file_type text, role text?
-           size_bytes int?, content_hash text?, created_at_unix_nano int, meta json?""",
+        """id uuid, run_id uuid, event_id int?, log_index int?, step_id text?, node_id text?
+           file_path text, file_type text, role text?, size_bytes int?, content_hash text?, created_at_unix_nano int, meta json?""",
         [],
         [(["run_id"], "workflow_runs.id", "CASCADE")],
     ),
