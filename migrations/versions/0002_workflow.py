@@ -112,7 +112,8 @@ _NEW_TABLES: dict[str, tuple[str, list[str], list[tuple[list[str], str, str]]]] 
     ),
     "files": (
         """id uuid, run_id uuid, event_id int?, log_index int?, step_id text?, node_id text?
-           file_path text, file_type text, role text?, size_bytes int?, content_hash text?, created_at_unix_nano int, meta json?""",
+           file_path text, file_type text, role text?, size_bytes int?
+           content_hash text?, created_at_unix_nano int, meta json?""",
         [],
         [(["run_id"], "workflow_runs.id", "CASCADE")],
     ),
