@@ -1,7 +1,8 @@
 """How much memory the process may take on, while something runs that could ask for any amount.
 
 Allocations beyond that fail, in the engine as an error of the query that asked, instead of the system ending the
-process. Linux only; elsewhere nothing is limited.
+process. The limit is the whole process's, so nobody should stay at it for long. Linux only; nothing is limited
+elsewhere.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from pathlib import Path
 
 _STATM = Path("/proc/self/statm")
 _RESIDENT, _DATA = 1, 5  # proc_pid_statm(5), in pages
+# What others need meanwhile: their small allocations, and the stack of a thread or two.
+_RESERVE_BYTES = 64 << 20
 
 _turn = threading.Lock()
 _running = 0
@@ -31,6 +34,14 @@ def growth_limited(bytes_max: int) -> Iterator[None]:
         _leave()
 
 
+def stop_growth() -> None:
+    """Lets the process grow hardly any more until all that run under `growth_limited` have ended, so that the one that
+    grows ends at its next large allocation. Does nothing where none runs."""
+    with _turn:
+        if _running:
+            _limit_to(_figure(_DATA) + _RESERVE_BYTES)
+
+
 def resident_bytes() -> int:
     """The memory that this process holds; 0 where the system does not tell."""
     return _figure(_RESIDENT)
@@ -40,19 +51,24 @@ def _enter(bytes_max: int) -> None:
     global _running, _usual  # noqa: PLW0603 the limit is the process's
     with _turn:
         _running += 1
-        if _running == 1 and sys.platform == "linux":
+        if _running == 1:
             _usual = resource.getrlimit(resource.RLIMIT_DATA)
-            wanted = _figure(_DATA) + bytes_max
-            soft = wanted if _usual[0] == resource.RLIM_INFINITY else min(wanted, _usual[0])
-            resource.setrlimit(resource.RLIMIT_DATA, (soft, _usual[1]))
+            _limit_to(_figure(_DATA) + bytes_max)
 
 
 def _leave() -> None:
     global _running  # noqa: PLW0603
     with _turn:
         _running -= 1
-        if not _running and sys.platform == "linux":
+        if not _running:
             resource.setrlimit(resource.RLIMIT_DATA, _usual)
+
+
+def _limit_to(wanted: int) -> None:
+    """Never to more than it is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if sys.platform == "linux" and (soft == resource.RLIM_INFINITY or wanted < soft):
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
 
 
 def _figure(place: int) -> int:

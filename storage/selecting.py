@@ -20,15 +20,16 @@ from sqlalchemy import Engine
 
 from .engine import native
 from .errors import QueryFailed, QueryTimeout, QueryTooLarge, StorageError
-from .memory import growth_limited, resident_bytes
+from .memory import growth_limited, resident_bytes, stop_growth
 from .sandbox import Sandbox
 
 Parameters = Sequence[Any] | Mapping[str, Any]
 Written = Callable[[Any], str]
 
-GROWTH_WATCHED_BYTES = 1_500_000_000
+GROWTH_WATCHED_BYTES = 1_250_000_000
 GROWTH_BYTES_MAX = 3_000_000_000
 _WATCHED_EVERY_S = 0.02
+_HEEDED_WITHIN_S = 0.5
 _BATCH_ROWS = 1_024
 
 
@@ -123,7 +124,10 @@ def _watched(connection: duckdb.DuckDBPyConnection, seconds_max: float) -> Itera
     stopped: list[StorageError] = []
     ended = threading.Event()
     watching = threading.Thread(target=_watch, args=(connection, seconds_max, stopped, ended), name="clew-sql-limits")
-    watching.start()
+    try:
+        watching.start()
+    except RuntimeError as error:  # No thread can be started: another query has taken all the memory there may be.
+        raise _too_large() from error
     try:
         with growth_limited(GROWTH_BYTES_MAX):
             yield
@@ -150,6 +154,9 @@ def _watch(
         if stopped:
             # Again and again: an interrupt reaches only the statement that runs.
             connection.interrupt()
+        if isinstance(stopped[0] if stopped else None, QueryTooLarge) or time.monotonic() >= until + _HEEDED_WITHIN_S:
+            # The engine heeds an interrupt between vectors only, and one vector can grow past everything.
+            stop_growth()
 
 
 def _too_large() -> StorageError:
