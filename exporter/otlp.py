@@ -72,32 +72,40 @@ def logs_as_otlp(store: Store, run_id: UUID | None) -> bytes | None:
     such run. Raises QueryTimeout."""
     with store.read() as reader:
         if run_id is None:
-            return _logs(reader, select(_LOGS).where(_LOGS.c.run_id.is_(None))).SerializeToString()
+            return _logs(reader, select(_LOGS).where(_LOGS.c.run_id.is_(None)))
         run = _first(reader, select(WorkflowRun.__table__).where(WorkflowRun.id == run_id))
-        return None if run is None else _logs(reader, _of_run(_LOGS, run)).SerializeToString()
+        return None if run is None else _logs(reader, _of_run(_LOGS, run))
 
 
 def metrics_as_otlp(store: Store, *, since: int = 0, until: int = _LAST) -> bytes:
     """The metric points from `since` to `until` (nanoseconds since 1970, both included) as a serialised OTLP
     `MetricsData`, by time, each in a `Metric` of its own. Raises QueryTimeout."""
     points = select(_METRICS).where(_METRICS.c.time_unix_nano.between(since, until), _METRICS.c.otlp.is_not(None))
-    metrics = MetricsData()
     with store.read() as reader:
-        rows = reader.rows(points.order_by(_METRICS.c.time_unix_nano, _METRICS.c.id))
-        blocks = _Blocks(reader, rows, metrics.resource_metrics, "scope_metrics")
-        for row in rows:
-            blocks.of(row).metrics.append(Metric.FromString(row["otlp"]))
+        return points_of(reader, reader.rows(points.order_by(_METRICS.c.time_unix_nano, _METRICS.c.id)))
+
+
+def points_of(reader: Reader, points: Sequence[RowMapping]) -> bytes:
+    """Metric points (whole rows that have `otlp`) as a serialised `MetricsData`, each in a `Metric` of its own."""
+    metrics = MetricsData()
+    blocks = _Blocks(reader, points, metrics.resource_metrics, "scope_metrics")
+    for row in points:
+        blocks.of(row).metrics.append(Metric.FromString(row["otlp"]))
     return metrics.SerializeToString()
 
 
-def _logs(reader: Reader, of_run: Select[Any]) -> LogsData:
+def log_records_of(reader: Reader, records: Sequence[RowMapping]) -> bytes:
+    """Log records (whole rows that have a resource) as a serialised `LogsData`."""
     logs = LogsData()
-    records = of_run.where(_LOGS.c.log_index < 0, _LOGS.c.resource_id.is_not(None))
-    rows = reader.rows(records.order_by(_LOGS.c.event_started_at_unix_nano, _LOGS.c.log_index))
-    blocks = _Blocks(reader, rows, logs.resource_logs, "scope_logs")
-    for row in rows:
+    blocks = _Blocks(reader, records, logs.resource_logs, "scope_logs")
+    for row in records:
         _fill_record(blocks.of(row).log_records.add(), row)
-    return logs
+    return logs.SerializeToString()
+
+
+def _logs(reader: Reader, of_run: Select[Any]) -> bytes:
+    records = of_run.where(_LOGS.c.log_index < 0, _LOGS.c.resource_id.is_not(None))
+    return log_records_of(reader, reader.rows(records.order_by(_LOGS.c.event_started_at_unix_nano, _LOGS.c.log_index)))
 
 
 def _of_run(table: Any, run: RowMapping) -> Select[Any]:

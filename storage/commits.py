@@ -1,10 +1,10 @@
 """The order of commits, for whoever follows what comes.
 
-Every event bears the stamp of the commit that stored it (`stored_at_unix_nano`); stamps rise from commit to commit,
-also over restarts. So a cursor is a stamp: what came after it is one comparison on events, however long the cursor was
-away, and since rows lie in the order they came, the comparison prunes the scan to them. An event that takes the place
-of a pending copy bears its own commit's stamp, and so comes once more. A stamp is a reading of the clock, moved up
-where the clock does not rise: readers can ask for what came since a time of day.
+Every event, log record and metric point bears the stamp of the commit that stored it (`stored_at_unix_nano`); stamps
+rise from commit to commit, also over restarts. So a cursor is a stamp: what came after it is one comparison, however
+long the cursor was away, and since rows lie in the order they came, the comparison prunes the scan to them. An event
+that takes the place of a pending copy bears its own commit's stamp, and so comes once more. A stamp is a reading of the
+clock, moved up where the clock does not rise: readers can ask for what came since a time of day.
 
 The engine's own row ids do not serve: a checkpoint that closes the gaps of deleted rows gives the others new ids, and
 ids come to be used again.
@@ -16,7 +16,9 @@ import time
 
 from sqlalchemy import Engine, func, select
 
-from .schema import ExecutionEvent
+from .schema import EventLog, ExecutionEvent, WorkflowMetric
+
+_STAMPED = (ExecutionEvent, EventLog, WorkflowMetric)
 
 
 class Commits:
@@ -24,8 +26,8 @@ class Commits:
 
     def __init__(self, engine: Engine) -> None:
         with engine.connect() as connection:
-            found = connection.execute(select(func.max(ExecutionEvent.stored_at_unix_nano))).scalar()
-        self._last = self._coming = found or 0
+            latest = [connection.scalar(select(func.max(table.stored_at_unix_nano))) for table in _STAMPED]
+        self._last = self._coming = max(stamp or 0 for stamp in latest)
 
     @property
     def last(self) -> int:

@@ -134,7 +134,8 @@ class Writer:
         hashes = batch.hashes
         stored = self._execute(batch.stored_hashes, bounds, incoming=hashes).fetchnumpy()["hash"]
         new = np.flatnonzero(~np.isin(hashes["hash"].to_numpy(), stored))
-        self._insert(batch.table, batch.rows.take(new) if len(stored) else batch.rows)
+        rows = batch.rows.take(new) if len(stored) else batch.rows
+        self._insert(batch.table, _stamped(rows, self.commits.stamp()))
         if batch.records:
             is_new = np.isin(np.arange(len(hashes)), new)
             self._insert_records(batch.records, batch.rows.rows.select(_OF_THE_EVENT), is_new)
@@ -294,9 +295,14 @@ def _settled(events: RowsWithAttributes, settlement: Settlement, stamp: int) -> 
     as_sent = settlement.ids == span_ids
     rows = events.rows.set_column(events.rows.schema.get_field_index("id"), "id", pa.array(settlement.ids))
     rows = rows.append_column("otel_span_id", pa.array(span_ids, mask=as_sent))
-    rows = rows.append_column("stored_at_unix_nano", pa.repeat(stamp, len(span_ids)))
-    settled = replace(events, rows=rows, names=[*events.names, "otel_span_id", "stored_at_unix_nano"])
+    settled = _stamped(replace(events, rows=rows, names=[*events.names, "otel_span_id"]), stamp)
     return settled if settlement.keep.all() else settled.take(np.flatnonzero(settlement.keep))
+
+
+def _stamped(new: RowsWithAttributes, stamp: int) -> RowsWithAttributes:
+    """The rows with the stamp of the commit that stores them."""
+    rows = new.rows.append_column("stored_at_unix_nano", pa.repeat(stamp, new.rows.num_rows))
+    return replace(new, rows=rows, names=[*new.names, "stored_at_unix_nano"])
 
 
 def _of_events(parts: RowsWithAttributes, owners: pa.Table, kept: Bools) -> RowsWithAttributes:

@@ -195,8 +195,9 @@ class EventLog(Base):
     sent, so that it is stored once however often it comes. A log record with a trace id belongs to that run, with a
     span id to that event too, whichever of the two comes first. `event_started_at_unix_nano` lies within the run's
     time bounds, so that they prune this table as they prune `execution_events`: the event's start, or the record's
-    time. `event_type` is one of EVENT_LOG_TYPES, NULL for span events; `content` a log record's body as text or JSON.
-    An entry without run or event (a task's) is written once and not changed.
+    time. A log record bears its commit's stamp as `stored_at_unix_nano`, see `storage.commits`; a span event has none,
+    as it comes with its span. `event_type` is one of EVENT_LOG_TYPES, NULL for span events; `content` a log record's
+    body as text or JSON. An entry without run or event (a task's) is written once and not changed.
     """
 
     __tablename__ = "event_logs"
@@ -221,6 +222,7 @@ class EventLog(Base):
     dropped_attributes_count: Mapped[int] = mapped_column(default=0)
     attributes: Mapped[Any] = mapped_column(Variant, default=dict)
     otlp_residue: Mapped[bytes | None]
+    stored_at_unix_nano: Mapped[int | None]
 
     created_at = Moment("time_unix_nano")
 
@@ -255,7 +257,8 @@ class WorkflowMetric(Base):
     """One OTel metric data point, or a figure that a repository wrote. `metric_type` is `gauge`, `sum`, `histogram`,
     `exponential_histogram` or `summary`; `metric_value` the point's value, or its sum where it has several; `otlp` the
     point as it came, in a serialised `Metric`. `point_id` is a hash of it: a point is stored once. An exemplar's trace
-    and span id give `run_id` and `event_id`."""
+    and span id give `run_id` and `event_id`. `stored_at_unix_nano` is its commit's stamp, see `storage.commits`; NULL
+    for figures that a repository wrote."""
 
     __tablename__ = "workflow_metrics"
     __table_args__ = (event_key(soft=True), step_key(soft=True))
@@ -276,6 +279,7 @@ class WorkflowMetric(Base):
     attributes: Mapped[Any | None] = mapped_column(Variant)
     otlp: Mapped[bytes | None]
     meta: Mapped[dict[str, Any] | None]
+    stored_at_unix_nano: Mapped[int | None]
 
     timestamp = Moment("time_unix_nano")
 
