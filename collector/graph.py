@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..storage.batch import AttributeColumns, EventParts
+from ..storage.conventions import RECIPIENTS
 from ..storage.schema.workflow import RUN_STATUSES
 
 Row = dict[str, Any]
@@ -27,7 +28,6 @@ DEFAULT_SESSION = "default"
 
 _PLACE_KEYS = ("gen_ai.workflow.nodes", "gen_ai.workflow.edges", "graph.node.id", "langgraph_node")
 _OWN_PREFIXES = ("clew.run.", "clew.task.", "clew.project.", "clew.step.", "clew.node.")
-_HANDOFF_KEYS = ("gen_ai.agent.handoff.target.name", "gen_ai.handoff.to_agent", "gen_ai.transfer.target.name")
 _TASK_STATUS = {"running": "RUNNING", "completed": "SUCCEEDED", "failed": "FAILED"}
 
 
@@ -164,7 +164,7 @@ def _workflow_graph(_event: Row, attributes: Row) -> Iterable[tuple[str, Row]]:
 def _handoff(event: Row, attributes: Row) -> Iterable[tuple[str, Row]]:
     """Agents are nodes to one another's hand-overs."""
     sender = event["agent_name"]
-    recipient = next((attributes[key] for key in _HANDOFF_KEYS if _text(attributes.get(key))), None)
+    recipient = next((attributes[key] for key in RECIPIENTS if _text(attributes.get(key))), None)
     recipient = recipient or _text(_object(attributes.get("clew.inputs")).get("to"))
     if sender and recipient and sender != recipient:
         yield from _edge(sender, recipient, "handoff")

@@ -3,21 +3,27 @@
 An event that names an agent is a call where the nearest event above it that names one names another: that one is the
 caller. So what stands between and names nobody (a tool, a framework's step) does not part them, up to LEVELS_MAX of it.
 Services likewise.
+
+A hand-over is a call too, from its agent (else the nearest one above it) to the one that it hands over to. What that
+one does below the hand-over is the same call.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import CTE, ColumnElement, Select, and_, func, literal, select, true
+from sqlalchemy import CTE, ColumnElement, Select, Text, and_, case, cast, func, literal, null, or_, select, true
 
 from ..storage import Reader
+from ..storage.conventions import RECIPIENTS
 from .events import EVENTS, RESOURCES
 from .figures_parameters import Callers, DependenciesWanted
 from .runs import RUNS
 
 # Each level is a pass over all that is looked at.
 LEVELS_MAX = 32
+
+_HANDOFF_NAMES = "handoff to "
 
 
 def dependencies(reader: Reader, wanted: DependenciesWanted) -> dict[str, Any]:
@@ -54,14 +60,40 @@ def _of_runs_in(reader: Reader, wanted: DependenciesWanted) -> ColumnElement[boo
 
 
 def _events(wanted: DependenciesWanted, condition: ColumnElement[bool]) -> CTE:
-    """With `parent_id`, null for an event that is its own parent, and the `name` of who worked."""
-    columns = ("run_id", "id", "status", "duration_ns", "started_at_unix_nano")
-    parent_id = func.nullif(EVENTS.c.parent_event_id, EVENTS.c.id).label("parent_id")
-    name = EVENTS.c.agent_name if wanted.of is Callers.AGENTS else RESOURCES.c.service_name
-    event = select(*(EVENTS.c[column] for column in columns), parent_id, name.label("name")).where(condition)
+    """With `parent_id`, null for an event that is its own parent, the `name` of who worked, and the `recipient` that
+    was handed over to."""
+    columns = [EVENTS.c[column] for column in ("run_id", "id", "status", "duration_ns", "started_at_unix_nano")]
+    columns.append(func.nullif(EVENTS.c.parent_event_id, EVENTS.c.id).label("parent_id"))
     if wanted.of is Callers.SERVICES:
+        event = select(*columns, RESOURCES.c.service_name.label("name"), null().label("recipient"))
         event = event.join_from(EVENTS, RESOURCES, RESOURCES.c.id == EVENTS.c.resource_id)
-    return event.cte("event")
+    else:
+        handoff = _handoffs(condition)
+        event = select(*columns, EVENTS.c.agent_name.label("name"), handoff.c.recipient)
+        is_handoff = and_(handoff.c.run_id == EVENTS.c.run_id, handoff.c.id == EVENTS.c.id)
+        event = event.join_from(EVENTS, handoff, is_handoff, isouter=True)
+    return event.where(condition).cte("event")
+
+
+def _handoffs(condition: ColumnElement[bool]) -> CTE:
+    """By themselves, since only their attributes are read."""
+    named = func.nullif(func.substr(EVENTS.c.name, len(_HANDOFF_NAMES) + 1), "")
+    said = [_text_at(key) for key in RECIPIENTS]
+    by_name = case((func.starts_with(EVENTS.c.name, _HANDOFF_NAMES), named))
+    handoff = select(EVENTS.c.run_id, EVENTS.c.id, func.coalesce(*said, _inputs_to(), by_name).label("recipient"))
+    return handoff.where(condition, EVENTS.c.event_type == "handoff").cte("handoff")
+
+
+def _text_at(key: str) -> ColumnElement[str]:
+    value = func.variant_extract(EVENTS.c.attributes, literal(key, Text))
+    return func.nullif(case((func.variant_typeof(value) == "VARCHAR", cast(value, Text))), "")
+
+
+def _inputs_to() -> ColumnElement[str]:
+    """Who stands in `clew.inputs`, which a long hand-over has in its history."""
+    in_history = func.json_extract_string(func.history_text(EVENTS.c.history_id), "/clew.inputs")
+    inputs = func.coalesce(_text_at("clew.inputs"), in_history)
+    return func.nullif(case((func.json_valid(inputs), func.json_extract_string(inputs, "/to"))), "")
 
 
 def _nodes(event: CTE, is_meant: ColumnElement[bool]) -> Select[Any]:
@@ -89,20 +121,29 @@ def _edges(event: CTE, is_meant: ColumnElement[bool]) -> Select[Any]:
 
 
 def _calls(event: CTE, is_meant: ColumnElement[bool]) -> CTE:
-    """One row a call. The way up from an event that names somebody ends at the first one above that does."""
-    said = [event.c[name] for name in ("run_id", "status", "duration_ns")]
-    named = select(*said, event.c.name.label("callee"), event.c.parent_id.label("above_id"), literal(1).label("level"))
-    way_up = named.where(is_meant, event.c.name.is_not(None), event.c.parent_id.is_not(None)).cte(
-        "way_up", recursive=True
-    )
+    """One row a call. The way up from an event that names somebody ends at the first one above that does; that from a
+    hand-over begins at itself."""
+    way_up = select(_first_steps(event, is_meant)).cte("way_up", recursive=True)
     above = event.alias("above")
     is_above = and_(above.c.run_id == way_up.c.run_id, above.c.id == way_up.c.above_id)
-    kept = [way_up.c[name] for name in ("run_id", "status", "duration_ns", "callee")]
+    kept = [way_up.c[name] for name in ("id", "run_id", "status", "duration_ns", "callee")]
     further = select(*kept, above.c.parent_id, way_up.c.level + 1).join_from(way_up, above, is_above)
     nobody = and_(above.c.name.is_(None), above.c.parent_id.is_not(None), way_up.c.level < LEVELS_MAX)
-    way_up_whole = way_up.union_all(further.where(nobody))
+    return _called(event, way_up.union_all(further.where(nobody)))
+
+
+def _first_steps(event: CTE, is_meant: ColumnElement[bool]) -> CTE:
+    said = [event.c[name] for name in ("id", "run_id", "status", "duration_ns")]
+    nested = select(*said, event.c.name.label("callee"), event.c.parent_id.label("above_id"), literal(1).label("level"))
+    handed = select(*said, event.c.recipient, event.c.id, literal(0)).where(is_meant, event.c.recipient.is_not(None))
+    named = and_(is_meant, event.c.name.is_not(None), event.c.parent_id.is_not(None))
+    return nested.where(named).union_all(handed).cte("first_step")
+
+
+def _called(event: CTE, way_up: CTE) -> CTE:
     caller = event.alias("caller_event")
-    is_caller = and_(caller.c.run_id == way_up_whole.c.run_id, caller.c.id == way_up_whole.c.above_id)
-    found = select(*(way_up_whole.c[name] for name in ("run_id", "status", "duration_ns", "callee")))
-    found = found.add_columns(caller.c.name.label("caller")).join_from(way_up_whole, caller, is_caller)
-    return found.where(caller.c.name != way_up_whole.c.callee).cte("call")
+    is_caller = and_(caller.c.run_id == way_up.c.run_id, caller.c.id == way_up.c.above_id)
+    found = select(*(way_up.c[name] for name in ("run_id", "status", "duration_ns", "callee")))
+    found = found.add_columns(caller.c.name.label("caller")).join_from(way_up, caller, is_caller)
+    is_told = or_(caller.c.id == way_up.c.id, caller.c.recipient.is_distinct_from(way_up.c.callee))
+    return found.where(caller.c.name != way_up.c.callee, is_told).cte("call")

@@ -110,6 +110,9 @@ SUMS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
 }
 
+# To whom an agent hands over; clew's own hand-overs say it in `clew.inputs`, as `to`.
+RECIPIENTS = ("gen_ai.agent.handoff.target.name", "gen_ai.handoff.to_agent", "gen_ai.transfer.target.name")
+
 
 class Member(NamedTuple):
     """The value of `key` is JSON (text or structured); wanted is what it holds under `names`: the sum where the column

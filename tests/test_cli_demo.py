@@ -106,3 +106,14 @@ def test_an_sdk_that_is_switched_off_is_told(clew: Clew, tmp_path: Path) -> None
     )
     assert refused.returncode == 1
     assert refused.stderr == "clew: the OpenTelemetry SDK is switched off; unset OTEL_SDK_DISABLED\n"
+
+
+def test_its_agents_call_one_another(demo_server: Any, clew: Clew) -> None:
+    """The hand-overs of the run are calls."""
+    drawn = clew("calls", "--url", demo_server.http_url).stdout
+    calls = [line.split()[:4] for line in drawn.splitlines()[1:]]
+    assert sorted((caller, callee, count) for caller, _, callee, count in calls) == [
+        ("engineer", "planner", "1"),
+        ("planner", "researcher", "1"),
+        ("researcher", "engineer", "1"),
+    ]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
 import pytest
 
 from clew.query.figures_answers import Dependencies
-from clew.storage import Resource
+from clew.storage import Resource, Store
 
 from .conftest import ApiReader, Rows
+from .test_records import send, span
 
 RUN, LATER = "a1" * 16, "b2" * 16
 HOUR = 3_600 * 10**9
@@ -88,3 +90,41 @@ def test_mistakes_are_told(api_client: httpx.Client, query: str) -> None:
     """The parameter to blame is named."""
     response = api_client.get(f"/api/calls?{query}")
     assert (response.status_code, response.json()["error"]["parameter"]) == (400, query.split("=", maxsplit=1)[0])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"attributes": {"clew.inputs": '{"to": "engineer"}'}},
+        {"attributes": {"gen_ai.agent.handoff.target.name": "engineer", "clew.inputs": "{"}},
+        {"attributes": {"gen_ai.handoff.to_agent": "", "gen_ai.transfer.target.name": "engineer"}},
+        {"name": "handoff to engineer"},
+    ],
+)
+@pytest.mark.parametrize("sender", ["planner", None])
+def test_a_handover_is_a_call(rows: Rows, api_reader: ApiReader, said: dict[str, Any], sender: str | None) -> None:
+    """From its agent, or the nearest above it, to whom it names in whatever convention; what that one does below it is
+    the same call, and what comes after it hangs elsewhere."""
+    rows.run(RUN)
+    rows.event(RUN, 1, agent_name="planner")
+    rows.event(RUN, 2, 1, agent_name=sender, event_type="handoff", **said)
+    rows.event(RUN, 3, 1 if sender is None else 2, agent_name="planner" if sender is None else "engineer")
+    rows.event(RUN, 4, agent_name="engineer")
+    assert edges(api_reader) == [("planner", "engineer", 1)]
+
+
+def test_a_long_handover_is_a_call(store: Store, api_reader: ApiReader) -> None:
+    """What it says is kept apart from the event, and found there."""
+    said = json.dumps({"to": "engineer", "reason": "draw " * 1_000})
+    send(store, span(1, {"clew.event.type": "handoff", "gen_ai.agent.name": "planner", "clew.inputs": said}))
+    assert edges(api_reader) == [("planner", "engineer", 1)]
+
+
+def test_handovers_to_nobody(rows: Rows, api_reader: ApiReader) -> None:
+    """A hand-over that names nobody, itself, or nothing readable is no call, and none between services."""
+    rows.run(RUN)
+    for number, inputs in enumerate(('{"to": "planner"}', "{}", "[", '{"to": ""}', '"engineer"'), start=1):
+        rows.event(RUN, number, agent_name="planner", event_type="handoff", attributes={"clew.inputs": inputs})
+    assert edges(api_reader) == []
+    rows.event(RUN, 9, event_type="handoff", name="handoff to engineer")
+    assert edges(api_reader) == edges(api_reader, of="services") == []
