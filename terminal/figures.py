@@ -32,7 +32,7 @@ def draw_figures(to: Console, figures: Record) -> None:
 def draw_calls(to: Console, graph: Record) -> None:
     """One line for each who calls another, the busiest first."""
     if not graph["edges"]:
-        hint(to, f"no calls between {graph['of']}: an event that names one must hang from another's, or hand over to it")
+        hint(to, f"no calls between {graph['of']}: an event that names one must hang from another's")
         return
     most = max(edge["calls"] for edge in graph["edges"])
     header = ["caller", "", "callee", "calls", "errors", "runs", "mean", ""]
