@@ -32,6 +32,7 @@ from .errors import (
     UnknownWord,
     WriteFailed,
 )
+from .export_cursors import ExportCursors
 from .histories import may_be_history
 from .ids import InvalidId, event_id_text, parse_event_id, parse_run_id, run_id_text
 from .persistence import CheckpointWarning, DualPersistenceManager
@@ -59,6 +60,7 @@ from .schema import (
     EventLog,
     EventType,
     ExecutionEvent,
+    ExportCursor,
     File,
     Histories,
     HistoryPart,
@@ -106,6 +108,8 @@ __all__ = [
     "EventRepository",
     "EventType",
     "ExecutionEvent",
+    "ExportCursor",
+    "ExportCursors",
     "File",
     "Histories",
     "HistoryPart",

@@ -11,6 +11,7 @@ follows them.
 
 from .base import Base, Variant
 from .descriptions import VIEWS, column_sentence, table_sentence
+from .exports import ExportCursor
 from .history import Histories, HistoryPart, with_histories
 from .telemetry import EventLink, EventLog, EventType, ExecutionEvent, Resource, Scope, WorkflowMetric
 from .workflow import (
@@ -47,6 +48,7 @@ __all__ = [
     "EventLog",
     "EventType",
     "ExecutionEvent",
+    "ExportCursor",
     "File",
     "Histories",
     "HistoryPart",

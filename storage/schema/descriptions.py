@@ -288,6 +288,19 @@ TABLES = {
         "Instrumentation libraries, each once.",
         {"id": "A hash of the content.", "name": "The library.", "version": "Its version."},
     ),
+    "export_cursors": Described(
+        "How far what is sent on to other backends has come.",
+        {
+            "target": "The name of the backend.",
+            "signal": "traces, logs or metrics.",
+            "position": "The place in the order of commits up to which it has answered.",
+            "sent": "How many records it has taken.",
+            "refused": "How many records it has refused for good.",
+            "last_error": "Why it gets nothing at the moment, NULL while all is well.",
+            "last_error_at_unix_nano": "When that was, in nanoseconds since 1970.",
+            "updated_at_unix_nano": "When this last changed, in nanoseconds since 1970.",
+        },
+    ),
     "history_parts": Described(
         "Conversations that model calls repeat, each part once.",
         {
