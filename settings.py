@@ -43,6 +43,16 @@ class Settings:
             help="A web origin whose pages may call this server; repeat it, or separate several by commas.",
         ),
     ] = None
+    export: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--export",
+            envvar="CLEW_EXPORT",
+            metavar="URL",
+            show_default="none",
+            help="Send on what comes to this backend, otlp-grpc://HOST:4317 say; repeat it for several.",
+        ),
+    ] = None
     sql_seconds_max: Annotated[
         float,
         typer.Option(envvar="CLEW_SQL_SECONDS_MAX", min=0.1, help="How many seconds a query in SQL may take."),

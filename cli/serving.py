@@ -59,6 +59,8 @@ def _announce(addresses: "Addresses") -> None:
     say(f"OTLP/HTTP  {addresses.http}/v1/traces")
     say(f"API        {addresses.http}/api/runs")
     say(f"data       {addresses.data}")
+    for name, address in addresses.exports:
+        say(f"export     {name} {address}")
 
 
 def _show_demo(addresses: "Addresses") -> None:

@@ -20,7 +20,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from .outgoing import Signal
-from .senders import Sender
+from .senders import Sends
 from .target_answers import Answer, Verdict
 
 # How long an error of a target's own is taken for one of the moment.
@@ -65,7 +65,7 @@ class Batch:
     def is_done(self) -> bool:
         return not self._pieces
 
-    def step(self, sender: Sender) -> Answer | None:
+    def step(self, sender: Sends) -> Answer | None:
         """Sends what is next. Gives the answer where the target has to be waited for, and None where it is to be gone
         on at once. What is refused for good is named in the log."""
         piece = self._pieces[0]
@@ -111,7 +111,7 @@ class Batch:
             self._pieces.extendleft(reversed(halves))
         return bool(halves)
 
-    def _give_up(self, sender: Sender, answer: Answer) -> Answer | None:
+    def _give_up(self, sender: Sends, answer: Answer) -> Answer | None:
         empty = sender.send(self._signal, b"")
         if empty.verdict is not Verdict.TAKEN:
             return replace(empty, message=f"it refuses everything, an empty request too: {empty.message}")

@@ -57,11 +57,15 @@ _SERVICES = {
 }
 
 
-class Sender(Protocol):
-    """Sends to one target, for one thread."""
+class Sends(Protocol):
+    """Sends to one target."""
 
     def send(self, signal: Signal, request: bytes) -> Answer:
         """Sends a serialised request and waits for what it is answered, as long as the target's time limit says."""
+
+
+class Sender(Sends, Protocol):
+    """Sends to one target, for one thread, over connections of its own."""
 
     def close(self) -> None:
         """Ends the connections, and over gRPC a call under way as well."""

@@ -20,6 +20,7 @@ from .api import ERRORS, Ask, api, json_response, otlp
 from .asking import Asker
 from .errors import answer_errors
 from .export_api import SpansInBulk, export
+from .exports_api import ExportStates, exports_router
 from .figures_api import figures
 from .jaeger import jaeger_v1, jaeger_v3
 from .live_api import Streams, live
@@ -41,6 +42,7 @@ def build_app(  # noqa: PLR0913 the parts that meet here
     cors_origins: Sequence[str] = (),
     run_as_otlp: RunAsOtlp | None = None,
     spans_in_bulk: SpansInBulk | None = None,
+    exports: ExportStates | None = None,
     sql_limits: SqlLimits = SqlLimits(),  # noqa: B008 immutable
 ) -> FastAPI:
     """The application over `store`.
@@ -48,7 +50,7 @@ def build_app(  # noqa: PLR0913 the parts that meet here
     `registry` is what /metrics shows; the application's own figures are added to it. `routes` are served as they are.
     `cors_origins` are the origins whose pages may call all of it. `run_as_otlp` makes a run's `TracesData`, or None
     where there is no such run; without it there is no /api/runs/{run_id}/otlp. `spans_in_bulk` likewise for
-    /api/export. `sql_limits` bound what is asked at /api/sql.
+    /api/export, `exports` for /api/exports. `sql_limits` bound what is asked at /api/sql.
     """
     app = FastAPI(title="clew", version=__version__, summary="Traces of agents' workflows, asked for.", redoc_url=None)
     app.state.asker = Asker(store, registry)
@@ -70,6 +72,9 @@ def build_app(  # noqa: PLR0913 the parts that meet here
     if spans_in_bulk is not None:
         app.state.spans_in_bulk = spans_in_bulk
         app.include_router(export)
+    if exports is not None:
+        app.state.export_states = exports
+        app.include_router(exports_router)
     app.include_router(operation)
     routes = [*routes, mcp_route(app)]
     app.router.routes.extend(routes)
