@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,13 @@ from .collector.grpc_server import GrpcServer, Methods
 from .collector.http_server import otlp_routes
 from .collector.intake import Intake
 from .collector.memory import keep_freed_memory
+from .exporter.forwarding import Forwarding
 from .exporter.otlp import run_as_otlp
 from .exporter.pages import ChosenSpans
+from .exporter.targets import BadTarget, Target, targets_of
 from .query.app import build_app
+from .query.filter import FilterError, parse
+from .query.filter_sql import of_events
 from .query.jaeger import jaeger_services
 from .settings import Settings
 from .storage import Compactor, SqlLimits, Store
@@ -35,11 +39,12 @@ class CannotServe(Exception):
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where a server listens and where its data is."""
+    """Where a server listens, where its data is, and the backends to which it sends on: their names and addresses."""
 
     otlp_grpc: str
     http: str
     data: Path
+    exports: tuple[tuple[str, str], ...] = ()
 
 
 @contextmanager
@@ -49,10 +54,12 @@ def serving(settings: Settings, on_end: Callable[[], None]) -> Iterator[Addresse
     `on_end` is called, on another thread, when the HTTP server ends, asked or not. Raises CannotServe, StorageError.
     """
     keep_freed_memory()
+    targets = _targets(settings)
     with ExitStack() as parts:
         store = parts.enter_context(closing(Store.open(settings.database)))
         parts.enter_context(closing(Compactor(store)))
         registry = CollectorRegistry()
+        forwarding = parts.enter_context(closing(_forwarding(store, targets, registry)))
         intake = parts.enter_context(closing(Intake(store, registry=registry)))
         app = build_app(
             store,
@@ -61,6 +68,7 @@ def serving(settings: Settings, on_end: Callable[[], None]) -> Iterator[Addresse
             cors_origins=settings.cors_origins,
             run_as_otlp=run_as_otlp,
             spans_in_bulk=ChosenSpans,
+            exports=forwarding.states,
             sql_limits=SqlLimits(seconds_max=settings.sql_seconds_max, rows_max=settings.sql_rows_max),
         )
         listener = parts.enter_context(_listen(settings.host, settings.http_port, "--http-port"))
@@ -70,7 +78,33 @@ def serving(settings: Settings, on_end: Callable[[], None]) -> Iterator[Addresse
         parts.enter_context(_http_serving(app, listener, on_end))
         parts.callback(app.state.streams.end)  # else the HTTP server would wait for them
         http_port = listener.getsockname()[1]
-        yield Addresses(_address(settings.host, grpc.port), f"http://{_address(settings.host, http_port)}", store.path)
+        yield Addresses(
+            _address(settings.host, grpc.port),
+            f"http://{_address(settings.host, http_port)}",
+            store.path,
+            tuple((target.name, target.address) for target in targets),
+        )
+
+
+def _targets(settings: Settings) -> list[Target]:
+    try:
+        return targets_of(settings.export or ())
+    except BadTarget as error:
+        raise CannotServe(f"--export: {error}") from error
+
+
+def _forwarding(store: Store, targets: Sequence[Target], registry: CollectorRegistry) -> Forwarding:
+    wheres = {}
+    for target in targets:
+        try:
+            if target.filter:
+                wheres[target.name] = of_events(parse(target.filter))
+        except FilterError as error:
+            raise CannotServe(f"--export: the filter of {target.name}: {error}") from error
+    try:
+        return Forwarding(store, targets, wheres, registry)
+    except BadTarget as error:
+        raise CannotServe(f"--export: {error}") from error
 
 
 def _grpc_server(intake: Intake, settings: Settings, services: Mapping[str, Methods]) -> GrpcServer:
