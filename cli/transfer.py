@@ -104,10 +104,13 @@ def import_files(
 @contextmanager
 def _spans(runs: list[str], since: str | None, until: str | None, url: str, db: str | None) -> "Iterator[Spans]":
     """The spans chosen, of a server or of a file."""
+    from ..transfer import TransferError
     from ..transfer.database import StoredSpans, opened_store, run_ids
     from ..transfer.server import ServerSpans
 
     first, last = _instant(since, 0), _instant(until, (1 << 63) - 1)
+    if first > last:
+        raise TransferError("--since is after --until: no run can have started between them")
     if db is None:
         with _server(url) as client:
             yield ServerSpans(client, [client.run_id(run) for run in runs], first, last)

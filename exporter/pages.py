@@ -95,7 +95,7 @@ class ChosenSpans:
             found = reader.rows(self._of_runs(select(_RUNS.c.id))) if self.run_ids else ()
         there = {row["id"] for row in found}
         missing = tuple(run_id for run_id in self.run_ids if run_id_text(run_id) not in there)
-        return Extent(runs, int(spans), min(latest + 1, _LAST), missing)
+        return Extent(runs, int(spans), min(max(latest + 1, self.since), _LAST), missing)
 
     def page(self, cursor: str | None = None) -> Page:
         """The page after the one that gave `cursor`; the first one for None. It may be empty without being the last.

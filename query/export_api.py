@@ -7,17 +7,17 @@ from typing import Annotated, Any, Protocol
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from ..storage import Store, parse_run_id
 from .api import ERRORS, Ask, json_response
 from .asking import Asker
 from .errors import InvalidParameter
-from .parameters import Instant
+from .parameters import StartedBetween
 from .runs import no_run
 
 RUNS_NAMED_MAX = 1_000
-_INT64_MAX = (1 << 63) - 1
+_LAST = (1 << 63) - 1
 NEXT_CURSOR = "Clew-Next-Cursor"
 SPANS = "Clew-Spans"
 
@@ -36,15 +36,12 @@ class Spans(Protocol):
 SpansInBulk = Callable[[Store, Sequence[UUID], int, int], Spans]
 
 
-class ChosenRuns(BaseModel):
+class ChosenRuns(StartedBetween):
     """Which runs."""
 
-    model_config = ConfigDict(extra="forbid")
     run: list[Annotated[UUID, BeforeValidator(parse_run_id)]] = Field(
         [], max_length=RUNS_NAMED_MAX, description="Only this run: 32 hex digits; several may be given."
     )
-    since: Instant = Field(0, description="Only runs that started then or later, as for `/api/runs`.")
-    until: Instant = Field(_INT64_MAX, description="Only runs that started before then.")
 
 
 class PageOfSpans(ChosenRuns):
@@ -91,4 +88,5 @@ async def get_page(request: Request, asker: Ask, wanted: Annotated[PageOfSpans, 
 
 def _spans(request: Request, asker: Asker, wanted: ChosenRuns) -> Spans:
     choose: SpansInBulk = request.app.state.spans_in_bulk
-    return choose(asker.store, wanted.run, wanted.since, wanted.until)
+    until = _LAST if wanted.until is None else wanted.until
+    return choose(asker.store, wanted.run, wanted.since or 0, until)

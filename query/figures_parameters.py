@@ -15,7 +15,7 @@ from ..storage.ids import parse_run_id
 from .filter import parse
 from .filter_fields import FIELDS, Kind, Owner, field_named, read_value
 from .filter_fields import Field as Column
-from .parameters import PAGE_ROWS_DEFAULT, Instant, Limit
+from .parameters import PAGE_ROWS_DEFAULT, Limit, StartedBetween
 
 TOLERANCE = 0.1
 EDGES_MAX = 1_000
@@ -87,14 +87,10 @@ Filter = Annotated[Any, BeforeValidator(parse), _TEXT]
 GroupFields = Annotated[Any, BeforeValidator(parse_group_by), _TEXT]
 
 
-class FiguresWanted(_Parameters):
+class FiguresWanted(StartedBetween):
     """Which events, by what, and what is told of each group."""
 
     filter: Filter | None = Field(None, description="Only events that are meant by this filter, see docs/search.md.")
-    since: Instant | None = Field(
-        None, description="Only events that started then or later: RFC 3339, nanoseconds since 1970, or `-1h`."
-    )
-    until: Instant | None = Field(None, description="Only events that started before then, written as `since` is.")
     group_by: GroupFields = Field(
         (), description='Fields by commas, as a filter names them: `agent,model`, `attributes["gen_ai.tool.name"]`.'
     )
@@ -147,14 +143,10 @@ class Callers(StrEnum):
     SERVICES = "services"
 
 
-class DependenciesWanted(_Parameters):
+class DependenciesWanted(StartedBetween):
     """Whose calls, and when."""
 
     of: Callers = Field(Callers.AGENTS, description="`agents` or `services`.")
-    since: Instant | None = Field(
-        None, description="Only calls that started then or later: RFC 3339, nanoseconds since 1970, or `-1h`."
-    )
-    until: Instant | None = Field(None, description="Only calls that started before then, written as `since` is.")
     limit: Annotated[int, Field(ge=1, le=EDGES_MAX, description="How many edges at most, the busiest first.")] = 200
 
 

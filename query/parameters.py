@@ -7,7 +7,7 @@ import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 import orjson
@@ -15,6 +15,7 @@ from fastapi import Path, Query
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from ..storage.ids import event_id_text, parse_event_id, parse_run_id, run_id_text
+from .errors import InvalidParameter
 
 PAGE_ROWS_DEFAULT = 50
 PAGE_ROWS_MAX = 1000
@@ -178,6 +179,20 @@ class _Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class StartedBetween(_Parameters):
+    """From when to when what is meant started."""
+
+    since: Instant | None = Field(
+        None, description="Only what started then or later: RFC 3339, nanoseconds since 1970, or `-1h`."
+    )
+    until: Instant | None = Field(None, description="Only what started before then, written as `since` is.")
+
+    def model_post_init(self, _: Any) -> None:
+        """Raises InvalidParameter where `since` is after `until`."""
+        if self.since is not None and self.until is not None and self.since > self.until:
+            raise InvalidParameter("since is after until: nothing can have started between them", parameter="since")
+
+
 _CURSOR = Field(None, description="`next_cursor` of the page before.")
 _NumberedCursor = Annotated[RowCursor, BeforeValidator(RowCursor.numbered), _TEXT]
 _HexCursor = Annotated[RowCursor, BeforeValidator(RowCursor.hex), _TEXT]
@@ -191,16 +206,12 @@ class PageWanted(_Parameters):
     cursor: Annotated[RowCursor, WithJsonSchema({"type": "string"})] | None = _CURSOR
 
 
-class RunsWanted(PageWanted):
+class RunsWanted(PageWanted, StartedBetween):
     """Which runs, and which page of them."""
 
     session_id: str | None = Field(None, description="Only runs of this session.")
     status: str | None = Field(None, description="Only runs in this status: running, completed or failed.")
     agent: str | None = Field(None, description="Only runs in which this agent took part (the agent of any event).")
-    since: Instant | None = Field(
-        None, description="Only runs that started then or later: RFC 3339, nanoseconds since 1970, or `-1h`."
-    )
-    until: Instant | None = Field(None, description="Only runs that started before then, written as `since` is.")
     id_prefix: Annotated[RunIdRange, BeforeValidator(RunIdRange.parse), _TEXT] | None = Field(
         None, description="Only runs whose id begins with these hex digits."
     )

@@ -8,12 +8,11 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Query
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from ..storage.ids import event_id_text, run_id_text
-from .errors import InvalidParameter
 from .filter import EVERYTHING, parse
-from .parameters import PAGE_ROWS_DEFAULT, Instant, Limit
+from .parameters import PAGE_ROWS_DEFAULT, Limit, StartedBetween
 
 _CURSOR = re.compile(r"(\d{1,18}|[1-8]\d{18})-([0-9a-f]{32})-([0-9a-f]{16})", re.ASCII)
 _TEXT = WithJsonSchema({"type": "string"})
@@ -53,10 +52,8 @@ class SearchCursor(BaseModel):
         return cls(started_at_unix_nano=int(found[1]), run_id=UUID(found[2]), event_id=event_id)
 
 
-class SearchWanted(BaseModel):
+class SearchWanted(StartedBetween):
     """What is searched for, and which page of it."""
-
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
     searched_for: SearchedFor = Field(
         SearchedFor.EVENTS, alias="for", description="`events`, or the `runs` that have one that is meant."
@@ -64,19 +61,10 @@ class SearchWanted(BaseModel):
     filter: Annotated[Any, BeforeValidator(parse), _FILTER] = Field(
         EVERYTHING, description="Which events are meant, in the filter language; all where it is left out."
     )
-    since: Instant | None = Field(
-        None, description="Only what started then or later: RFC 3339, nanoseconds since 1970, or `-1h`."
-    )
-    until: Instant | None = Field(None, description="Only what started before then, written as `since` is.")
     limit: Limit = PAGE_ROWS_DEFAULT
     cursor: Annotated[SearchCursor, BeforeValidator(SearchCursor.parse), _TEXT] | None = Field(
         None, description="`next_cursor` of the page before."
     )
-
-    def model_post_init(self, _: Any) -> None:
-        """Raises InvalidParameter where `since` is after `until`."""
-        if self.since is not None and self.until is not None and self.since > self.until:
-            raise InvalidParameter("since is after until: nothing can have started between them", parameter="since")
 
 
 SearchQuery = Annotated[SearchWanted, Query()]

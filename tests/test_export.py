@@ -226,12 +226,6 @@ def test_a_page_is_bounded_in_bytes(store: Store, monkeypatch: pytest.MonkeyPatc
     assert max(sizes) < 2_000
 
 
-def test_a_text_that_is_no_cursor_is_refused(server: Any) -> None:
-    """With the one shape of error, naming the parameter."""
-    answer = httpx.get(f"{server.http_url}/api/export", params={"cursor": "x"})
-    assert (answer.status_code, answer.json()["error"]["parameter"]) == (400, "cursor")
-
-
 # --- stopping and going on --------------------------------------------------------------------------------------------
 
 
@@ -313,6 +307,13 @@ def test_runs_are_exported_by_the_start_of_their_ids(server: Any, clew: Clew) ->
     assert block["scopeSpans"][0]["spans"][0]["traceId"] == f"{0xAA << 120:032x}"
 
 
+def test_an_export_of_nothing_is_an_empty_one(server: Any, clew: Clew) -> None:
+    """Also where all runs began before the time that was asked for."""
+    _send(server, _traces(1, [0]))
+    told = clew("export", "--since", "-1h", "--url", server.http_url)
+    assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
+
+
 @pytest.mark.parametrize(("suffix", "reader"), [(".gz", gzip.open), (".zst", zstandard.open)])
 def test_a_file_is_compressed_as_its_name_ends(
     server: Any, clew: Clew, tmp_path: Path, suffix: str, reader: Callable[..., Any]
@@ -346,6 +347,7 @@ def test_a_file_is_exported_without_a_server(clew: Clew, tmp_path: Path) -> None
         (("f" * 32,), f"there is no run {'f' * 32}"),
         (("ff",), "no run's id starts with ff; `clew runs` lists them"),
         (("--since", "yesterday"), "'yesterday' is not a time"),
+        (("--since", "2", "--until", "1"), "--since is after --until"),
         (("--all", "-o", "nowhere/spans.jsonl"), "cannot be written: No such file or directory"),
         (("--all", "-o", "."), "is a folder; name a file in it"),
     ],

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -105,3 +107,45 @@ def test_cursor_of_another_list_is_refused(parse: Callable[[str], RowCursor]) ->
     """A cursor whose key is of another kind is no cursor here."""
     with pytest.raises(ValueError, match="cursor"):
         parse(RowCursor(time_unix_nano=1, key="a name").text())
+
+
+_RUN = "5b8efff798038103d269b633813fc60c"
+
+
+@pytest.mark.parametrize(
+    ("asked", "blamed"),
+    [
+        ({"since": "2", "until": "1"}, "since"),
+        ({"since": "yesterday"}, "since"),
+        ({"until": "-1"}, "until"),
+        ({"limit": "-1"}, "limit"),
+        ({"limit": "0"}, "limit"),
+        ({"limit": "1e9"}, "limit"),
+        ({"limit": "1000000000"}, "limit"),
+        ({"cursor": "garbage"}, "cursor"),
+        ({"cursor": "2147483648-x"}, "cursor"),
+    ],
+    ids=str,
+)
+def test_every_address_refuses_what_makes_no_sense(demo_server: Any, asked: dict[str, str], blamed: str) -> None:
+    """Whatever takes these parameters says 400 and names the one to blame; Jaeger's addresses say it as Jaeger does."""
+    needed = {"a": _RUN, "b": _RUN, "path": "x"}
+    with httpx.Client(base_url=demo_server.http_url, trust_env=False) as client:
+        described = client.get("/openapi.json").json()["paths"]
+        takes = {
+            path: {parameter["name"] for parameter in methods["get"].get("parameters", ())}
+            for path, methods in described.items()
+            if "get" in methods and "jaeger" not in methods["get"].get("tags", ())
+        }
+        paths = [path for path, names in takes.items() if asked.keys() <= names]
+        assert len(paths) >= 3
+        for path in paths:
+            given = {name: value for name, value in needed.items() if name in takes[path]} | asked
+            answer = client.get(path.format(run_id=_RUN, node_id="n"), params=given)
+            assert (answer.status_code, answer.json()["error"]["parameter"]) == (400, blamed), path
+
+
+def test_nothing_can_have_started_before_it_did(demo_server: Any) -> None:
+    """A time without length is allowed, and has nothing in it."""
+    runs = httpx.get(f"{demo_server.http_url}/api/runs", params={"since": "7", "until": "7"})
+    assert (runs.status_code, runs.json()["runs"]) == (200, [])
