@@ -42,11 +42,9 @@ class Client:
     def get(self, path: str, **parameters: str | int | None) -> str:
         """The JSON text that `GET path` answers; a parameter that is None is left out."""
         answer = self.fetch(path, {name: value for name, value in parameters.items() if value is not None})
-        if not answer.headers.get("content-type", "").startswith("application/json"):
-            raise ClientError(f"{self.url} does not answer as clew does; is that its HTTP port?")
         if not answer.is_success:
-            error = answer.json()["error"]
-            raise ClientError(error["message"], error.get("position"))
+            self._refused(answer)
+        self._told_in_json(answer)
         return answer.text
 
     def fetch(self, path: str, parameters: Mapping[str, str | int | list[str]]) -> httpx.Response:
@@ -83,9 +81,13 @@ class Client:
         return answer.content, answer.headers.get("clew-truncated") == "true"
 
     def _refused(self, answer: httpx.Response) -> NoReturn:
+        self._told_in_json(answer)
+        error = answer.json()["error"]
+        raise ClientError(error["message"], error.get("position"))
+
+    def _told_in_json(self, answer: httpx.Response) -> None:
         if not answer.headers.get("content-type", "").startswith("application/json"):
             raise ClientError(f"{self.url} does not answer as clew does; is that its HTTP port?")
-        raise ClientError(answer.json()["error"]["message"])
 
     def close(self) -> None:
         """Ends the connections; nothing can be asked any more."""

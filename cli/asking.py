@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .. import terminal
+
 if TYPE_CHECKING:
     from ..client import Client
 
@@ -19,12 +21,18 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the API's answer as 
 
 
 @contextmanager
-def asking(url: str) -> "Iterator[Client]":
-    """A client of the server at `url`; what it cannot answer ends the command."""
+def asking(url: str, text: str | None = None) -> "Iterator[Client]":
+    """A client of the server at `url`; what it cannot answer ends the command. `text` is the filter that it is asked
+    with: the character of it that cannot be read is pointed at."""
     from ..client import Client, ClientError
 
     with mistakes_told(ClientError):
-        yield Client(url)
+        try:
+            yield Client(url)
+        except ClientError as error:
+            if text is None or error.position is None:
+                raise
+            raise ClientError(f"{error}\n{terminal.pointed_at(text, error.position)}") from error
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def figures(
 ) -> None:
     """Reckon over the events of all runs: counts, errors, durations, tokens and cost, by any fields and by time."""
     wanted = {"filter": text, "group_by": by, "every": every, "since": since, "until": until, "limit": limit}
-    with asking(url) as client:
+    with asking(url, text) as client:
         answer = client.get("/api/statistics", **wanted, usage=usage, histogram=histogram)
     if as_json:
         say(answer)

@@ -21,16 +21,9 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Search all runs for events, newest first: by words, fields and attributes."""
-    from ..client import ClientError
-
     wanted = {"for": "runs" if runs else "events", "filter": text, "since": since, "until": until, "limit": limit}
-    with asking(url) as client:
-        try:
-            answer = client.get("/api/search", **wanted)
-        except ClientError as error:
-            if error.position is None:
-                raise
-            raise ClientError(f"{error}\n{terminal.pointed_at(text, error.position)}") from error
+    with asking(url, text) as client:
+        answer = client.get("/api/search", **wanted)
     if as_json:
         say(answer)
     else:

@@ -23,7 +23,7 @@ def tail(
     from ..following import follow
 
     console = terminal.console()
-    with asking(url) as client:
+    with asking(url, wanted) as client:
         run_id = None if run is None else client.run_id(run)
         try:
             for told in follow(client, filter=wanted, run_id=run_id, since=since):

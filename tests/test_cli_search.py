@@ -48,9 +48,10 @@ def test_the_answer_is_printed_as_it_came(demo_server: Any, clew: Clew) -> None:
     assert len(FoundEvents.model_validate_json(printed, strict=True).events) == 4
 
 
-def test_a_filter_that_cannot_be_read_is_pointed_at(demo_server: Any, clew: Clew) -> None:
+@pytest.mark.parametrize("command", ["search", "tail", "figures"])
+def test_a_filter_that_cannot_be_read_is_pointed_at(demo_server: Any, clew: Clew, command: str) -> None:
     """The message, the filter, and a caret under the character; exit code 1 and nothing on stdout."""
-    refused = clew("search", "status = failed and agnet = x", "--url", demo_server.http_url)
+    refused = clew(command, "status = failed and agnet = x", "--url", demo_server.http_url)
     assert (refused.returncode, refused.stdout) == (1, "")
     message, line, caret = refused.stderr.splitlines()
     assert message == "clew: filter: there is no field 'agnet'; agent is one (character 21)"
