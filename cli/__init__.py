@@ -10,6 +10,7 @@ import typer
 
 from .. import __version__
 from .compacting import compact
+from .exports import export_to, exports
 from .figures import calls, compare, critical_path, figures
 from .migrating import migrate
 from .reading import files, graph, messages, runs, stats, tree
@@ -42,9 +43,11 @@ for command in (
     critical_path,
     calls,
     sql,
+    exports,
 ):
     app.command()(command)
 app.command("export")(export_spans)
+app.command("export-to")(export_to)
 app.command("import")(import_files)
 app.add_typer(migrate, name="migrate")
 

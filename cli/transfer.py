@@ -55,16 +55,16 @@ def export_spans(
             raise TransferError("name runs to export, or say --all; `clew runs` lists them")
         name = formats.checked(format_name) if format_name else formats.named(output.name if output else "")
         into = formats.FORMATS[name]
-        spans = stack.enter_context(_spans(runs or [], since, until, url, db))
+        spans = stack.enter_context(chosen_spans(runs or [], since, until, url, db))
         choice: dict[str, object] = {"runs": runs, "since": since, "until": until, "format": name, "from": db or url}
         written_to = _output(output, choice, into.is_text)
         if written_to.resumed:
             warn(f"going on after {written_to.resumed['spans']:,} spans that are in {output}.part already")
-        progress = stack.enter_context(_progress("exporting", "spans"))
+        progress = stack.enter_context(progress_bar("exporting", "spans"))
         count = export(spans, written_to, into, progress)
         stack.close()
         if output:
-            say(f"{_counted(count, 'span')} exported to {output}")
+            say(f"{counted(count, 'span')} exported to {output}")
 
 
 def import_files(
@@ -87,7 +87,7 @@ def import_files(
     with mistakes_told(TransferError, StorageError, ClientError), ExitStack() as stack:
         of = formats.FORMATS[formats.checked(format_name)] if format_name else None
         sink = stack.enter_context(_sink(url, db))
-        progress = stack.enter_context(_progress("importing", "bytes"))
+        progress = stack.enter_context(progress_bar("importing", "bytes"))
         importing = Import(sink, warn, progress, keep_going)
         try:
             for file in files:
@@ -102,7 +102,7 @@ def import_files(
 
 
 @contextmanager
-def _spans(runs: list[str], since: str | None, until: str | None, url: str, db: str | None) -> "Iterator[Spans]":
+def chosen_spans(runs: list[str], since: str | None, until: str | None, url: str, db: str | None) -> "Iterator[Spans]":
     """The spans chosen, of a server or of a file."""
     from ..transfer import TransferError
     from ..transfer.database import StoredSpans, opened_store, run_ids
@@ -161,7 +161,7 @@ def _output(path: Path | None, choice: dict[str, object], is_text: bool) -> "Out
 
 
 @contextmanager
-def _progress(doing: str, unit: str) -> Iterator[Progress]:
+def progress_bar(doing: str, unit: str) -> Iterator[Progress]:
     """A bar on stderr; nothing where that is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -176,16 +176,16 @@ def _progress(doing: str, unit: str) -> Iterator[Progress]:
 
 def _tell(tally: "Tally") -> None:
     if tally.skipped:
-        say(f"{_counted(tally.skipped, 'part')} imported before")
+        say(f"{counted(tally.skipped, 'part')} imported before")
     nouns = {"traces": "span", "logs": "log record", "metrics": "data point"}
-    told = [_counted(tally.taken[signal], noun) for signal, noun in nouns.items() if tally.taken[signal]]
+    told = [counted(tally.taken[signal], noun) for signal, noun in nouns.items() if tally.taken[signal]]
     say(f"{', '.join(told) or 'nothing'} imported")
     for signal, noun in nouns.items():
         if tally.rejected[signal]:
-            warn(f"{_counted(tally.rejected[signal], noun)} refused by the server")
+            warn(f"{counted(tally.rejected[signal], noun)} refused by the server")
     if tally.unread:
-        warn(f"{_counted(tally.unread, 'part')} left out, which could not be read")
+        warn(f"{counted(tally.unread, 'part')} left out, which could not be read")
 
 
-def _counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

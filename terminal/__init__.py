@@ -7,6 +7,7 @@ from .artifacts import draw_files, draw_messages
 from .cells import ICONS, console, cost_text, duration_text
 from .comparison import draw_comparison
 from .critical_path import draw_critical_path
+from .exports import draw_exports
 from .figures import draw_calls, draw_figures
 from .graph import draw_graph
 from .live import draw_event
@@ -26,6 +27,7 @@ __all__ = [
     "draw_comparison",
     "draw_critical_path",
     "draw_event",
+    "draw_exports",
     "draw_figures",
     "draw_files",
     "draw_found",
