@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, RowMapping, Select, and_, func, literal, s
 
 from ..storage import Reader
 from .events import ALL_EVENT_ROWS, EVENTS
-from .filter_sql import of_events, of_runs
+from .filter_sql import asks_of_parts, of_events, of_runs
 from .many_runs import told_with_runs
 from .runs import RUNS, run_json
 from .search_parameters import SearchCursor, SearchWanted
@@ -31,11 +31,13 @@ _FOUND_EVENTS = ALL_EVENT_ROWS.add_columns(EVENTS.c.run_id)
 def search_events(reader: Reader, wanted: SearchWanted, effort: Effort = EFFORT) -> bytes:
     """`{"events": [...], "searched_to_unix_nano": ..., "next_cursor": ...}`. Raises AnswerTooLarge where attributes are
     more than an answer may hold."""
+    asks_parts = asks_of_parts(wanted.filter)
 
     def read(window: Between, rows_max: int) -> pa.Table:
         overlapping = and_(RUNS.c.started_at_unix_nano <= window[1], RUNS.c.last_started_at_unix_nano >= window[0])
-        meant = of_events(wanted.filter, parts_between=_bounds_of_runs(reader, overlapping))
-        return reader.arrow(_newest(_FOUND_EVENTS.where(meant), _EVENT_ORDER, wanted, window, rows_max))
+        parts_between = _bounds_of_runs(reader, overlapping) if asks_parts else window
+        keys = select(*_EVENT_ORDER).where(of_events(wanted.filter, parts_between=parts_between))
+        return reader.arrow(_newest(_FOUND_EVENTS, keys, wanted, window, rows_max))
 
     tables, searched_to = _EVENTS.search(reader, wanted, read, effort)
     found = pa.concat_tables(tables) if tables else pa.table({"run_id": []})
@@ -52,7 +54,7 @@ def search_runs(reader: Reader, wanted: SearchWanted, effort: Effort = EFFORT) -
         bounds = _bounds_of_runs(reader, RUNS.c.started_at_unix_nano.between(*window))
         events_where = EVENTS.c.started_at_unix_nano.between(*bounds)
         meant = of_runs(wanted.filter, events_where=events_where, parts_between=bounds)
-        return reader.rows(_newest(select(RUNS).where(meant), _RUN_ORDER, wanted, window, rows_max))
+        return reader.rows(_newest(select(RUNS), select(*_RUN_ORDER).where(meant), wanted, window, rows_max))
 
     chunks, searched_to = _RUNS.search(reader, wanted, read, effort)
     found = [run for chunk in chunks for run in chunk]
@@ -61,15 +63,18 @@ def search_runs(reader: Reader, wanted: SearchWanted, effort: Effort = EFFORT) -
     return {"runs": [run_json(run) for run in page], **_going_on(last, searched_to)}
 
 
-def _newest(
-    rows: Select[Any], order: Sequence[Any], wanted: SearchWanted, window: Between, rows_max: int
-) -> Select[Any]:
-    rows = rows.where(order[0].between(*window))
+def _newest(rows: Select[Any], keys: Select[Any], wanted: SearchWanted, window: Between, rows_max: int) -> Select[Any]:
+    """The rows of the newest keys. To order whole rows, the engine would read all columns of all that are meant."""
+    order = tuple(keys.selected_columns)
+    in_window = order[0].between(*window)
+    keys = keys.where(in_window)
     if wanted.cursor is not None:
         place = (wanted.cursor.started_at_unix_nano, wanted.cursor.run_id, wanted.cursor.event_id)
         last = [literal(value, column.type) for value, column in zip(place, order, strict=False)]
-        rows = rows.where(tuple_(*order) < tuple_(*last))
-    return rows.order_by(*(column.desc() for column in order)).limit(rows_max)
+        keys = keys.where(tuple_(*order) < tuple_(*last))
+    newest_first = [column.desc() for column in order]
+    keys = keys.order_by(*newest_first).limit(rows_max)
+    return rows.where(in_window, tuple_(*order).in_(keys)).order_by(*newest_first)
 
 
 def _bounds_of_runs(reader: Reader, which: ColumnElement[bool]) -> Between:

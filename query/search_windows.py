@@ -2,7 +2,7 @@
 
 Answering with what was found, and where to go on, keeps a search bounded however rare what it looks for is, and however
 much is stored. A window is as long as it takes to hold a number of events that is examined at once, be that a second or
-a year; each next one may hold twice as many.
+a year; each next one may hold eight times as many, so that a search of everything is a few statements.
 """
 
 from __future__ import annotations
@@ -10,23 +10,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, func, select
 
 from ..storage import Reader
+from .runs import RUNS
 from .search_parameters import SearchWanted
 
 Between = tuple[int, int]
 Rows = TypeVar("Rows", bound=Sized)
 
+GROWTH_MAX = 8
+
 
 @dataclass(frozen=True)
 class Effort:
-    """How long a page is searched for, and how many events the first window holds."""
+    """How long a page is searched for, and how many events the first window should hold: it holds twice as many at
+    most, unless they all started at the same instant."""
 
     seconds_max: float = 5.0
-    window_events: int = 50_000
+    window_events: int = 200_000
 
 
 EFFORT = Effort()
@@ -47,41 +52,57 @@ class Timeline:
         where the search stopped for want of time: all that started then or later has been searched. None otherwise."""
         found: list[Rows] = []
         over = time.monotonic() + effort.seconds_max
-        first, last = self._bounds(reader, wanted)
-        for window in self._windows(reader, first, last, effort.window_events):
+        for window, events_before in self._windows(reader, wanted, effort.window_events, over):
             found.append(read(window, wanted.limit + 1 - sum(map(len, found))))
             if sum(map(len, found)) > wanted.limit:
                 break
-            if window[0] > first and time.monotonic() >= over:
+            if events_before and time.monotonic() >= over:
                 return found, window[0]
         return found, None
 
-    def _bounds(self, reader: Reader, wanted: SearchWanted) -> Between:
-        """The first and the last start of what may be on this page or a later one; in the wrong order where nothing
-        may."""
-        conditions = []
-        if wanted.since is not None:
-            conditions.append(self.start >= wanted.since)
-        if wanted.until is not None:
-            conditions.append(self.start < wanted.until)
-        if wanted.cursor is not None:
-            conditions.append(self.start <= wanted.cursor.latest_start)
-        bounds = (
-            func.coalesce(func.min(self.start), 1).label("first"),
-            func.coalesce(func.max(self.start), 0).label("last"),
-        )
-        [row] = reader.rows(select(*bounds).where(*conditions))
-        return row["first"], row["last"]
+    def _windows(
+        self, reader: Reader, wanted: SearchWanted, events_wanted: int, over: float
+    ) -> Iterator[tuple[Between, int]]:
+        """Each window, and how many events are left before it."""
+        first, last = _bounds(reader, wanted)
+        left = self._events(reader, first, last)
+        while left:
+            start, held = self._last_events(reader, first, last, left, events_wanted)
+            left -= held
+            began = time.monotonic()
+            yield (start, last), left
+            events_wanted *= _growth(time.monotonic() - began, over - time.monotonic())
+            last = start - 1
 
-    def _windows(self, reader: Reader, first: int, last: int, events_max: int) -> Iterator[Between]:
-        while first <= last:
-            start = first
-            while start < last and self._events(reader, start, last) > events_max:
-                start = last - (last - start) // 2
-            yield start, last
-            last, events_max = start - 1, 2 * events_max
+    def _last_events(self, reader: Reader, first: int, last: int, there: int, wanted: int) -> tuple[int, int]:
+        """The start of a window that ends at `last` and holds some `wanted` of the events that are there, and how many
+        it does hold. Guessed as if they came evenly; boldly where guesses fail, as an event of long ago makes them."""
+        start, held = first, there
+        for boldness in count(1):
+            if held <= 2 * wanted or start == last:
+                break
+            start = last - int((last - start) * (wanted / held) ** boldness)
+            held = self._events(reader, start, last)
+        return start, held
 
     def _events(self, reader: Reader, first: int, last: int) -> int:
         events = func.coalesce(self.events, 0).label("events")
         [row] = reader.rows(select(events).where(self.start.between(first, last)))
         return int(row["events"])
+
+
+def _bounds(reader: Reader, wanted: SearchWanted) -> Between:
+    """Between which starts all lies that may be on this page or a later one; in the wrong order where nothing may."""
+    first, last = func.min(RUNS.c.started_at_unix_nano), func.max(RUNS.c.last_started_at_unix_nano)
+    [row] = reader.rows(select(func.coalesce(first, 1).label("first"), func.coalesce(last, 0).label("last")))
+    ends = [row["last"]]
+    if wanted.until is not None:
+        ends.append(wanted.until - 1)
+    if wanted.cursor is not None:
+        ends.append(wanted.cursor.latest_start)
+    return max(row["first"], wanted.since or 0), min(ends)
+
+
+def _growth(seconds_taken: float, seconds_left: float) -> int:
+    """How many times as much as the last window the next one may hold, so that it is likely to end in time."""
+    return max(1, min(GROWTH_MAX, int(seconds_left / max(seconds_taken, 1e-9))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from sqlalchemy import func
+from sqlalchemy.event import listen, remove
 
+from clew.collector.projection import read_requests
 from clew.query.events import EVENTS
 from clew.query.search import search_events, search_runs
 from clew.query.search_answers import FoundEvents, FoundRuns
-from clew.query.search_parameters import SearchWanted
+from clew.query.search_parameters import SearchCursor, SearchWanted
 from clew.query.search_windows import Between, Effort, Timeline
 from clew.storage import EventLink, EventLog, Reader, Store
 
@@ -134,21 +136,67 @@ def test_a_search_out_of_time_says_where_to_go_on(store: Store, rows: Rows) -> N
         assert (len(met), len(set(met))) == (number, number)
 
 
-def test_windows_are_of_a_bounded_number_of_events(store: Store, rows: Rows) -> None:
-    """They cover all of the time once, newest first; each holds twice what the one before may, or a single instant."""
-    run_id = rows.run("a" * 32)
-    moments = [7] * 20 + [40, 41, 42, 90, 900, 901]
-    for number, at in enumerate(moments, 1):
-        rows.event(run_id, number, at=at)
-    windows: list[Between] = []
-    timeline = Timeline(EVENTS.c.started_at_unix_nano, func.count())
-    with store.read() as reader:
-        timeline.search(reader, SearchWanted(), lambda window, _: windows.append(window) or [], Effort(60, 2))
-    assert (windows[0][1], windows[-1][0]) == (START + 901, START + 7)
+EVEN = range(0, 10_000 * 7, 7)
+TIMES = {
+    "evenly": EVEN,
+    "one of long ago": (-START + 1, *EVEN),
+    "one of times to come": (*EVEN, 10**18),
+    "all at once": (7,) * 10_000,
+    "half at once": (*EVEN, *(EVEN[-1],) * 10_000),
+    "in bursts": [hour * 10**12 + place for hour in range(10) for place in range(1_000)],
+    "more and more": [int(1.01**place) for place in range(3_000)],
+}
+
+
+@pytest.mark.parametrize("moments", TIMES.values(), ids=TIMES)
+@pytest.mark.parametrize("middle", [None, 20_000], ids=["from the end", "from a cursor"])
+def test_windows_are_of_a_bounded_number_of_events(store: Store, moments: Sequence[int], middle: int | None) -> None:
+    """They are few, cover all of the time that is wanted once, newest first, and each holds eight times what the one
+    before may, the first twice EFFORT's events, or a single instant. Finding them asks little, whenever events were."""
+    store.write_spans(read_requests([_spans_at(moments)]).batch)
+    cursor = None if middle is None else SearchCursor(started_at_unix_nano=START + middle).text()
+    windows, asked = _windows(store, SearchWanted(cursor=cursor), Effort(60, 200))
+    wanted = [at for at in moments if middle is None or at < middle]
+    held = [sum(first <= START + at <= last for at in wanted) for first, last in windows]
+    assert sum(held) == len(wanted)
     assert [first - 1 for first, _ in windows[:-1]] == [last for _, last in windows[1:]]
-    held = [sum(first <= START + at <= last for at in moments) for first, last in windows]
-    assert sum(held) == len(moments)
-    assert all(count <= 2 << place for place, count in enumerate(held) if windows[place][0] != windows[place][1])
+    instants = [first == last for first, last in windows]
+    assert [place for place, count in enumerate(held) if count > 400 * 8**place and not instants[place]] == []
+    assert len(windows) <= 4
+    assert asked <= 16
+
+
+def test_searching_everything_takes_three_windows(store: Store) -> None:
+    """Of fifty times what the first window holds, with one look at each window's number of events but the last's."""
+    store.write_spans(read_requests([_spans_at(EVEN)]).batch)
+    windows, asked = _windows(store, SearchWanted(), Effort(60, 200))
+    assert (len(windows), asked) == (3, 4)
+
+
+def _windows(store: Store, wanted: SearchWanted, effort: Effort) -> tuple[list[Between], int]:
+    """The windows of a search that finds nothing, and how many statements it took to find them."""
+    windows: list[Between] = []
+    statements: list[str] = []
+    timeline = Timeline(EVENTS.c.started_at_unix_nano, func.count())
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    with store.read() as reader:
+        listen(store.engine, "before_cursor_execute", note)
+        timeline.search(reader, wanted, lambda window, _: windows.append(window) or [], effort)
+        remove(store.engine, "before_cursor_execute", note)
+    return windows, len(statements)
+
+
+def _spans_at(moments: Sequence[int]) -> bytes:
+    """Spans that start at these moments after START, in runs of 16."""
+    request = ExportTraceServiceRequest()
+    spans = request.resource_spans.add().scope_spans.add().spans
+    for number, at in enumerate(moments):
+        times = {"start_time_unix_nano": START + at, "end_time_unix_nano": START + at + 10}
+        spans.add(trace_id=(1 + number // 16).to_bytes(16), span_id=(1 + number).to_bytes(8), name="work", **times)
+    return request.SerializeToString()
 
 
 def _events_page(reader: Reader, wanted: SearchWanted, effort: Effort) -> dict[str, Any]:

@@ -1,0 +1,86 @@
+"""Texts of attributes against values of other types that read alike, however the engine keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue
+from sqlalchemy import select
+
+from clew.collector.projection import read_requests
+from clew.query.events import EVENTS
+from clew.query.filter import parse
+from clew.query.filter_sql import of_events
+from clew.storage import Store
+from clew.storage.compacting import PORTION_ROWS
+
+START = 1_700_000_000_000_000_000
+ALIKE: dict[str, tuple[str | int | bool | bytes | list[int] | None, ...]] = {
+    "texts": ("5", "true", "[5]", "a", "ab", "", "é"),
+    "whole numbers": (5, 4, 500),
+    "truths": (True, False),
+    "bytes": (b"5", b"true", b"[5]", b"a", b"ab", b"", "é".encode()),
+    "lists": ([5],),
+    "nothing": (None,),
+}
+
+
+@pytest.mark.parametrize("most", ALIKE)
+@pytest.mark.parametrize("compacted", [False, True], ids=["as it came", "compacted"])
+def test_what_reads_like_a_text_is_none(store: Store, most: str, *, compacted: bool) -> None:
+    """The text "5" is neither the number, nor the bytes, nor the list; whatever type most values of the attribute have,
+    and so however the engine keeps them."""
+    rare = [value for values in ALIKE.values() for value in values]
+    values = [
+        rare[place // 9 % len(rare)] if place % 9 == 0 else _of(ALIKE[most], place) for place in range(PORTION_ROWS)
+    ]
+    store.write_spans(read_requests([_spans_of(values)]).batch)
+    assert not compacted or store.compact() == PORTION_ROWS
+    texts = {number: value for number, value in enumerate(values, 1) if isinstance(value, str)}
+    for text, holds in (
+        ("= '5'", lambda value: value == "5"),
+        ("= 'true'", lambda value: value == "true"),
+        ("= '[5]'", lambda value: value == "[5]"),
+        ("= ''", lambda value: value == ""),
+        ("= 'é'", lambda value: value == "é"),
+        ("= 'nowhere'", lambda _: False),
+        ("in ('a', '5', 'nowhere')", lambda value: value in ("a", "5")),
+        ("< 'a'", lambda value: value < "a"),
+        (">= 'a'", lambda value: value >= "a"),
+    ):
+        found = {number for number, value in texts.items() if holds(value)}
+        assert _numbers(store, f"attributes['k'] {text}") == found, text
+        everything = set(range(1, PORTION_ROWS + 1))
+        assert _numbers(store, f"not attributes['k'] {text}") == everything - found, text
+    fives = {number for number, value in enumerate(values, 1) if value in (5, "5") and value is not True}
+    assert _numbers(store, "attributes['k'] in ('5', 5)") == fives
+
+
+def _of(values: Sequence[Any], place: int) -> Any:
+    return values[place % len(values)]
+
+
+def _spans_of(values: Sequence[Any]) -> bytes:
+    """A span for each value, which is its attribute `k`."""
+    request = ExportTraceServiceRequest()
+    spans = request.resource_spans.add().scope_spans.add().spans
+    for number, value in enumerate(values, 1):
+        span = spans.add(trace_id=b"r" * 16, span_id=number.to_bytes(8), name="work", start_time_unix_nano=START)
+        if value is not None:
+            span.attributes.add(key="k", value=_any_value(value))
+    return request.SerializeToString()
+
+
+def _any_value(value: Any) -> AnyValue:
+    if isinstance(value, list):
+        return AnyValue(array_value=ArrayValue(values=map(_any_value, value)))
+    names = {str: "string_value", bool: "bool_value", int: "int_value", bytes: "bytes_value"}
+    return AnyValue(**{names[type(value)]: value})
+
+
+def _numbers(store: Store, text: str) -> set[int]:
+    with store.read() as reader:
+        return {int(row["id"], 16) for row in reader.rows(select(EVENTS.c.id).where(of_events(parse(text))))}
