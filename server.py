@@ -28,7 +28,7 @@ from .query.filter import FilterError, parse
 from .query.filter_sql import of_events
 from .query.jaeger import jaeger_services
 from .settings import Settings
-from .storage import Compactor, SqlLimits, Store
+from .storage import SqlLimits, Store, Upkeep
 
 GRACE_S = 5.0
 
@@ -57,7 +57,7 @@ def serving(settings: Settings, on_end: Callable[[], None]) -> Iterator[Addresse
     targets = _targets(settings)
     with ExitStack() as parts:
         store = parts.enter_context(closing(Store.open(settings.database)))
-        parts.enter_context(closing(Compactor(store)))
+        parts.enter_context(closing(Upkeep(store)))
         registry = CollectorRegistry()
         forwarding = parts.enter_context(closing(_forwarding(store, targets, registry)))
         intake = parts.enter_context(closing(Intake(store, registry=registry)))

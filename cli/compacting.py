@@ -12,7 +12,7 @@ Database = Annotated[str | None, typer.Option(envvar="CLEW_DB", metavar="PATH", 
 
 
 def compact(db: Database = None) -> None:
-    """Make attributes quick to search in a file that no server holds; a server does it by itself when it is idle."""
+    """Make a file that no server holds quick to ask; a server does it by itself when it is idle."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -24,6 +24,10 @@ def compact(db: Database = None) -> None:
         if not path.exists():
             raise StorageError(f"there is no {path}; name a database with --db")
         with contextlib.closing(Store(path)) as store, Progress(console=Console(stderr=True), transient=True) as shown:
+            counting = shown.add_task("counting usage", total=None)
+            while runs := store.count_usage():
+                shown.advance(counting, runs)
+            shown.remove_task(counting)
             bar = shown.add_task("compacting", total=store.uncompacted())
             compacted = 0
             while rows := store.compact():

@@ -9,13 +9,12 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, RowMapping, Select, Subquery, and_, func, select, true, tuple_
 
-from ..storage import CostRecord, Reader, run_id_text
+from ..storage import CostRecord, Reader, run_id_text, usage_of
 from .event_brief import event_briefs
 from .events import EVENTS, of_run
 from .paging import Order
 from .parameters import CostsWanted
 from .runs import find_run
-from .usage import usage_of
 
 COSTS: Any = CostRecord.__table__
 TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")

@@ -3,11 +3,12 @@
 Durations are those of the events that lasted: a moment (0 ns) and an event that has not ended have none. Percentiles
 are exact, durations that occurred: in the engine picking them out is cheaper than a sketch that estimates them.
 
-Tokens and cost are counted once, as `usage` says: whether an event counts depends on all events below it, so the runs
-that are concerned are looked at whole, some at a time (RUNS_EVENTS_AT_ONCE). What is asked for then picks among the
-events that count; so the groups' figures add up to those of the whole. That is dear: it takes some ten times as long
-as all other figures, and can be left out. An event's usage is its `user`'s where agents are grouped by: a group can
-have used something without having events of its own.
+Tokens and cost are counted once, as `storage.usage` says: whether an event counts depends on all events below it. That
+is written down beside the events when the store has time (`storage.counting`); the runs of which it is not, new ones
+and very long ones, are looked at whole, some at a time, which takes ten times as long as all other figures of them.
+What is asked for then picks among the events that count; so the groups' figures add up to those of the whole. An
+event's usage is its `user`'s where agents are grouped by: a group can have used something without having events of its
+own.
 """
 
 from __future__ import annotations
@@ -15,30 +16,28 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import orjson
 import pyarrow as pa
 from sqlalchemy import (
-    ARRAY,
     JSON,
     ColumnElement,
     RowMapping,
     Select,
     Text,
-    Uuid,
     and_,
-    bindparam,
     case,
     cast,
+    false,
     func,
     literal,
     literal_column,
+    not_,
     or_,
     select,
     true,
 )
 
-from ..storage import Reader
+from ..storage import RUN_COLUMNS, USAGE, USAGE_IS_CURRENT, Reader, usage_of, whole_runs
 from .attribute_json import number_json
 from .events import EVENTS, RESOURCES, SCOPES
 from .figures_parameters import FiguresWanted, GroupField
@@ -46,13 +45,9 @@ from .filter_fields import Kind, Owner
 from .filter_sql import of_events
 from .runs import RUNS
 from .statistics import PERCENTILES
-from .usage import USAGE, usage_of
 
 # 1, 2, 5, 10 … microseconds up to five days; what lasted longer is in the last bucket.
 HISTOGRAM_BOUNDS_NS = tuple(factor * 10**power for power in range(3, 15) for factor in (1, 2, 5))
-RUNS_EVENTS_AT_ONCE = 500_000
-# The way up a tree is walked level by level, each a pass over what is looked at: deep runs are looked at alone.
-LONE_RUN_EVENTS = 5_000
 
 _INT64_MAX = (1 << 63) - 1
 _JOINS: Mapping[Owner, tuple[Any, Any]] = {
@@ -222,56 +217,59 @@ def _value_json(field: GroupField, value: Any) -> Any:
 
 
 def _usage(reader: Reader, wanted: FiguresWanted, condition: ColumnElement[bool]) -> dict[Key, Row]:
-    """What each group used."""
+    """What each group used: as it is written down where it still holds, worked out for the other runs."""
     sums: dict[Key, Row] = {}
-    for run_ids, first, last in _runs_concerned(reader, condition):
-        whole_runs = and_(EVENTS.c.started_at_unix_nano.between(first, last), _among(EVENTS.c.run_id, run_ids))
-        for row in reader.rows(_used(wanted, condition, whole_runs)):
-            _add(sums.setdefault(_key(wanted, row), {}), row)
+    rows = list(reader.rows(_written_down(wanted, condition)))
+    for some in whole_runs(_runs_to_work_out(reader, condition)):
+        rows += reader.rows(_worked_out(wanted, condition, some))
+    for row in rows:
+        _add(sums.setdefault(_key(wanted, row), {}), row)
     return {key: used for key, used in sums.items() if used["usage_events"] or used["superseded_events"]}
 
 
-def _used(wanted: FiguresWanted, condition: ColumnElement[bool], whole_runs: ColumnElement[bool]) -> Select[Any]:
-    used = usage_of(whole_runs)
-    of_agents = {f"key_{n + (wanted.every is not None)}": used.c.user for n in _agents_among(wanted.group_by)}
-    keys = [of_agents.get(key.name, key.element).label(key.name) for key in _keys(wanted)]
-    told = (used.c.reports, used.c.counts, *(used.c[name] for name in USAGE))
+def _written_down(wanted: FiguresWanted, condition: ColumnElement[bool]) -> Select[Any]:
+    outdated = select(RUNS.c.id).where(RUNS.c.usage_revision != RUNS.c.revision)
+    holds = and_(EVENTS.c.usage_counts.is_not(None), EVENTS.c.run_id.not_in(outdated))
+    return _sums(
+        wanted, _from(wanted, EVENTS), and_(holds, condition), EVENTS.c.usage_counts, EVENTS.c.usage_agent_name
+    )
+
+
+def _worked_out(wanted: FiguresWanted, condition: ColumnElement[bool], whole: ColumnElement[bool]) -> Select[Any]:
+    used = usage_of(whole)
     same = and_(used.c.run_id == EVENTS.c.run_id, used.c.id == EVENTS.c.id)
     events = _from(wanted, EVENTS.join(used, same))
-    event = select(*keys, *told).select_from(events).where(whole_runs, _REPORTS, condition).subquery("event")
+    return _sums(wanted, events, and_(whole, _REPORTS, condition), used.c.counts, used.c.user)
+
+
+def _sums(wanted: FiguresWanted, events: Any, condition: ColumnElement[bool], counts: Any, user: Any) -> Select[Any]:
+    of_agents = {f"key_{n + (wanted.every is not None)}": user for n in _agents_among(wanted.group_by)}
+    keys = [of_agents.get(key.name, key.element).label(key.name) for key in _keys(wanted)]
+    told = (counts.label("counts"), *(EVENTS.c[name] for name in USAGE))
+    event = select(*keys, *told).select_from(events).where(condition).subquery("event")
     group = [column for column in event.c if column.name.startswith("key_")]
     return select(
         *group,
         func.count().filter(event.c.counts).label("usage_events"),
-        func.count().filter(event.c.reports & ~event.c.counts).label("superseded_events"),
+        func.count().filter(~event.c.counts).label("superseded_events"),
         *(func.sum(event.c[name]).filter(event.c.counts).label(name) for name in USAGE),
     ).group_by(*group)
 
 
+def _runs_to_work_out(reader: Reader, condition: ColumnElement[bool]) -> pa.Table:
+    """The runs (RUN_COLUMNS, by start) of which nothing that holds is written down, and that have an event that is
+    meant and reports usage."""
+    outdated = not_(USAGE_IS_CURRENT)
+    first, last = func.min(RUNS.c.started_at_unix_nano), func.max(RUNS.c.last_started_at_unix_nano)
+    [bounds] = reader.rows(select(first.label("first"), last.label("last")).where(outdated))
+    in_time = EVENTS.c.started_at_unix_nano.between(*bounds.values()) if bounds["last"] is not None else false()
+    reporting = select(EVENTS.c.run_id).where(in_time, condition, _REPORTS)
+    runs = select(*RUN_COLUMNS).where(outdated, RUNS.c.id.in_(reporting))
+    return reader.arrow(runs.order_by(RUNS.c.started_at_unix_nano))
+
+
 def _agents_among(fields: Sequence[GroupField]) -> Iterator[int]:
     return (number for number, field in enumerate(fields) if field.column.name == "agent_name")
-
-
-def _runs_concerned(reader: Reader, condition: ColumnElement[bool]) -> Iterator[tuple[list[str], int, int]]:
-    """The runs that have an event that is meant and reports usage, some at a time: their ids, and between which times
-    their events started."""
-    reporting = select(EVENTS.c.run_id).where(condition, _REPORTS)
-    columns = [RUNS.c[name] for name in ("id", "started_at_unix_nano", "last_started_at_unix_nano", "event_count")]
-    runs = reader.arrow(select(*columns).where(RUNS.c.id.in_(reporting)).order_by(RUNS.c.started_at_unix_nano))
-    counts = runs["event_count"].to_numpy()
-    few = np.flatnonzero(counts <= LONE_RUN_EVENTS)
-    shares = np.split(few, np.flatnonzero(np.diff(np.cumsum(counts[few]) // RUNS_EVENTS_AT_ONCE)) + 1)
-    for places in (*(share for share in shares if share.size), *np.flatnonzero(counts > LONE_RUN_EVENTS)):
-        some: pa.Table = runs.take(pa.array(np.atleast_1d(places)))
-        first, last = (some[f"{which}started_at_unix_nano"].to_numpy() for which in ("", "last_"))
-        yield some["id"].to_pylist(), int(first.min()), int(last.max())
-
-
-def _among(column: ColumnElement[Any], run_ids: list[str]) -> ColumnElement[bool]:
-    """Is it one of these runs, however many? One bound value."""
-    array = cast(bindparam(None, run_ids, type_=ARRAY(Text), unique=True), ARRAY(Uuid))
-    found: ColumnElement[bool] = column.in_(select(func.unnest(array)))
-    return found
 
 
 def _add(sums: Row, row: RowMapping) -> None:

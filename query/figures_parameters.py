@@ -97,7 +97,7 @@ class FiguresWanted(StartedBetween):
     every: Annotated[int, BeforeValidator(parse_every), _TEXT] | None = Field(
         None, description="Also by time: buckets of this width, such as 5m, 1h or 1d, that begin at multiples of it."
     )
-    usage: bool = Field(True, description="Tokens and cost too. Over millions of events they take most of the time.")
+    usage: bool = Field(True, description="Tokens and cost too.")
     histogram: bool = Field(False, description="How many events lasted how long, too.")
     limit: Annotated[int, Field(ge=1, le=GROUPS_MAX, description="How many groups at most.")] = GROUPS_DEFAULT
 

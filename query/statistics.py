@@ -8,11 +8,10 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, RowMapping, Select, func, literal_column, select, tuple_
 
-from ..storage import Reader, run_id_text
+from ..storage import USAGE, Reader, run_id_text, usage_of
 from .attribute_json import number_json
 from .events import EVENTS, of_run
 from .runs import find_run
-from .usage import USAGE, usage_of
 
 PERCENTILES = (50, 90, 95, 99)
 _INT64_MAX = (1 << 63) - 1

@@ -9,14 +9,15 @@ SQL from outside through `selecting`, judged by `sandbox` before and bounded in 
 Applications that open the file themselves use `database` (sessions that check `references`, follow `deleting` and keep
 runs true by `recounting`), the `repositories` and `persistence`.
 
-What has arrived is made quick to search by `compacting`, when nothing else is to be done.
+Between writes `upkeep` makes questions quicker: by `counting` whose usage counts (the rule is in `usage`), and by
+`compacting` what has arrived.
 
 What holds: an acknowledged batch is durable and whole; a span is stored once, however often it is sent; whatever OTLP
 can say is in the columns or in `otlp_residue`; every event's run exists, and the run's time bounds cover its events.
 """
 
 from .batch import AttributeColumns, EventParts, Origins, SpanBatch, ValueType, WriteOutcome
-from .compacting import Compactor
+from .counting import USAGE_IS_CURRENT
 from .database import DatabaseSession, close_database, get_db_session, init_database
 from .errors import (
     AlreadyStored,
@@ -81,8 +82,13 @@ from .schema import (
 )
 from .selecting import Selecting, SqlAnswer, SqlColumn, SqlLimits
 from .store import Store
+from .upkeep import Upkeep
+from .usage import RUN_COLUMNS, USAGE, usage_of, whole_runs
 
 __all__ = [
+    "RUN_COLUMNS",
+    "USAGE",
+    "USAGE_IS_CURRENT",
     "AgentRun",
     "AgentRunStatus",
     "AlreadyStored",
@@ -93,7 +99,6 @@ __all__ = [
     "Checkpoint",
     "CheckpointRepository",
     "CheckpointWarning",
-    "Compactor",
     "CostRecord",
     "CostRepository",
     "DAGEdge",
@@ -140,6 +145,7 @@ __all__ = [
     "TaskStatus",
     "UnknownReference",
     "UnknownWord",
+    "Upkeep",
     "ValueType",
     "Variant",
     "WorkflowMetric",
@@ -159,5 +165,7 @@ __all__ = [
     "prepare",
     "run_id_text",
     "table_sentence",
+    "usage_of",
+    "whole_runs",
     "with_histories",
 ]

@@ -13,28 +13,21 @@ places are free once a checkpoint finds no reader that may still look at them, h
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import duckdb
 from sqlalchemy import func, select
 
 from .engine import ROW_GROUP_ROWS, SETTINGS
-from .errors import WriteFailed
 from .schema import ExecutionEvent
-
-if TYPE_CHECKING:
-    from .store import Store
 
 UNCOMPACTED = select(func.count()).where(ExecutionEvent.compacted_at_unix_nano.is_(None))
 
 # Whole row groups: only such are taken apart.
 PORTION_ROWS = 2 * ROW_GROUP_ROWS
 CHECKPOINT_PORTIONS = 16
-IDLE_S = 2.0
 
 
 class Shredding:
@@ -82,40 +75,6 @@ class Compaction:
             return 0
         [[rows]] = self._connection.execute(_REWRITE, [time.time_ns(), *bounds]).fetchall()
         return int(rows)
-
-
-class Compactor:
-    """Compacts a store on a thread of its own whenever nothing is written to it for a while, at most half of the time,
-    so that readers find the other half."""
-
-    def __init__(self, store: Store, *, idle_s: float = IDLE_S) -> None:
-        self._store = store
-        self._idle_s = idle_s
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="clew-compactor")
-        self._thread.start()
-
-    def close(self) -> None:
-        """Returns when the portion under way is done."""
-        self._closing.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        pause = self._idle_s
-        while not self._closing.wait(pause):
-            pause = self._step()
-
-    def _step(self) -> float:
-        """Compacts a portion if nothing was written lately; returns how many seconds to leave the store alone."""
-        if self._store.idle_s < self._idle_s:
-            return self._idle_s
-        began = time.perf_counter()
-        try:
-            rows = self._store.compact()
-        except WriteFailed:
-            # Nothing was changed. What hindered it, a full disk say, hinders writes as well, and they tell of it.
-            return self._idle_s
-        return time.perf_counter() - began if rows else self._idle_s
 
 
 @contextmanager

@@ -46,6 +46,7 @@ def recount(connection: Connection, run_id: str) -> None:
         "completed_at_unix_nano": max(completed_at or 0, run["completed_at_unix_nano"]),
         "root_event_id": root.id if root else None,
         "name": run["name"] or (root.name if root else None),
+        "revision": _RUNS.c.revision + 1,
     }
     connection.execute(update(_RUNS).where(_RUNS.c.id == run_id).values(said))
 

@@ -9,6 +9,7 @@ from . import migrate
 from .batch import SpanBatch, WriteOutcome
 from .commits import Commits
 from .compacting import UNCOMPACTED
+from .counting import count_portion
 from .engine import database_path, open_engine
 from .hashed import HashedBatch, PreparedHashed, prepare_hashed
 from .preparing import PreparedBatch, prepare
@@ -59,6 +60,15 @@ class Store:
         WriteFailed, and then nothing is changed."""
         return self._writer.compact()
 
+    def count_usage(self) -> int:
+        """Works out whose usage counts for some of the runs that have changed, oldest first, see `counting`; returns for
+        how many, 0 where all are current. Raises QueryTimeout and WriteFailed, and then nothing is changed."""
+        with self.read() as reader:
+            portion = count_portion(reader)
+        if portion.runs.num_rows:
+            self._writer.write_usage(portion)
+        return portion.runs.num_rows
+
     def uncompacted(self) -> int:
         """How many events lie as they arrived."""
         with self.read() as reader:
@@ -69,6 +79,11 @@ class Store:
     def idle_s(self) -> float:
         """The seconds since something was last written."""
         return self._writer.idle_s
+
+    @property
+    def busy_s(self) -> float:
+        """The seconds that writes have taken since the store was opened."""
+        return self._writer.busy_s
 
     @property
     def commits(self) -> Commits:

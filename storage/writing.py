@@ -23,6 +23,7 @@ from sqlalchemy import Engine
 from .batch import WriteOutcome
 from .commits import Commits
 from .compacting import Compaction, Shredding
+from .counting import Portion, write_counted
 from .engine import ROW_GROUP_ROWS, native
 from .errors import WriteFailed
 from .hashed import PreparedHashed
@@ -61,12 +62,14 @@ class Writer:
         self._shredding = Shredding(self._connection)
         self._compaction = Compaction(self._connection, self._shredding)
         self._written_at = monotonic()
+        self.busy_s = 0.0
         self.commits = Commits(engine)
         self._known: dict[str, _Known] = {name: _Known() for name in _KNOWN}
 
     def write(self, batch: PreparedBatch | PreparedHashed) -> WriteOutcome:
         """Stores the batch, see `Store.write_spans` and `Store.write_hashed`."""
         with self._turn:
+            began = monotonic()
             try:
                 records = batch.rows if isinstance(batch, PreparedHashed) else batch.events
                 self._shredding.for_write_of(records.rows.num_rows)
@@ -75,11 +78,21 @@ class Writer:
                 raise WriteFailed(f"not stored: {error}") from error
             finally:
                 self._written_at = monotonic()
+                self.busy_s += self._written_at - began
 
     @property
     def idle_s(self) -> float:
         """See `Store.idle_s`."""
         return monotonic() - self._written_at
+
+    def write_usage(self, portion: Portion) -> None:
+        """See `Store.count_usage`."""
+        with self._turn:
+            try:
+                with self._transaction():
+                    write_counted(self._connection, portion)
+            except duckdb.Error as error:
+                raise WriteFailed(f"usage not counted: {error}") from error
 
     def compact(self) -> int:
         """See `Store.compact`."""
@@ -365,7 +378,8 @@ _UPSERT_RUNS = f"""
                 greatest(workflow_runs.last_started_at_unix_nano, excluded.last_started_at_unix_nano),
             completed_at_unix_nano = greatest(workflow_runs.completed_at_unix_nano, excluded.completed_at_unix_nano),
             event_count = workflow_runs.event_count + excluded.event_count,
-            error_count = workflow_runs.error_count + excluded.error_count
+            error_count = workflow_runs.error_count + excluded.error_count,
+            revision = workflow_runs.revision + 1
     RETURNING id::BLOB, started_at_unix_nano, last_started_at_unix_nano, event_count
 """
 

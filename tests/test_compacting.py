@@ -16,8 +16,8 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from sqlalchemy import text
 
 from clew.collector.projection import read_requests
-from clew.storage import DatabaseSession, Store, WorkflowRun
-from clew.storage.compacting import PORTION_ROWS, Compactor
+from clew.storage import DatabaseSession, Store, Upkeep, WorkflowRun
+from clew.storage.compacting import PORTION_ROWS
 from clew.storage.engine import ROW_GROUP_ROWS
 
 START = 10**18
@@ -151,19 +151,19 @@ def test_a_compacted_run_is_deleted(filled: Store) -> None:
 
 
 def test_an_idle_store_is_compacted(filled: Store) -> None:
-    """A compactor does it all by itself once nothing is written any more."""
+    """A store is compacted by itself once nothing is written any more."""
     done, patience = Event(), DEADLINE_S
-    with closing(Compactor(filled, idle_s=0.01)):
+    with closing(Upkeep(filled, idle_s=0.01)):
         while answer(filled, COMPACTED) < 3 * PORTION_ROWS and patience > 0:
             patience -= done.wait(0.05) or 0.05
     assert answer(filled, COMPACTED) == 3 * PORTION_ROWS
 
 
 def test_a_busy_store_is_left_alone(filled: Store) -> None:
-    """A compactor does nothing as long as something was written lately."""
+    """Nothing is compacted as long as something was written lately."""
     write(filled, range(1))
-    with closing(Compactor(filled, idle_s=DEADLINE_S)) as compactor:
-        assert compactor._step() == DEADLINE_S
+    with closing(Upkeep(filled, idle_s=DEADLINE_S)) as upkeep:
+        assert upkeep._step() == DEADLINE_S
     assert answer(filled, COMPACTED) == 0
 
 

@@ -69,7 +69,8 @@ def _some(column: Column[Any]) -> Any:
         return {"key": ["value", 1, None]}
     if isinstance(column.type, ARRAY):
         return []
-    return {int: 7, str: "text", float: 0.5, bytes: b"bytes", Decimal: Decimal("0.25")}[_python_type(column)]
+    known = {bool: True, int: 7, str: "text", float: 0.5, bytes: b"bytes", Decimal: Decimal("0.25")}
+    return known[_python_type(column)]
 
 
 def _python_type(column: Column[Any]) -> type:

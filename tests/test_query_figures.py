@@ -13,11 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from clew.query import figures as figures_module
 from clew.query.figures import HISTOGRAM_BOUNDS_NS, figures
 from clew.query.figures_answers import Figures
 from clew.query.figures_parameters import FiguresWanted, parse_group_by
-from clew.storage import Store
+from clew.storage import Store, usage
 
 from .conftest import ApiReader, Rows
 
@@ -251,8 +250,8 @@ def test_runs_are_looked_at_some_at_a_time(
 ) -> None:
     """Usage is the same however many runs are looked at together, and whether a run is looked at alone."""
     together = asked(api_reader, group_by="agent,model", every="1d")
-    for name, most in (("RUNS_EVENTS_AT_ONCE", 1), ("LONE_RUN_EVENTS", 0)):
-        monkeypatch.setattr(figures_module, name, most)
+    for name, most in (("EVENTS_AT_ONCE", 1), ("LONE_RUN_EVENTS", 0)):
+        monkeypatch.setattr(usage, name, most)
         assert asked(api_reader, group_by="agent,model", every="1d") == together
 
 

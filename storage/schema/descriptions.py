@@ -114,6 +114,8 @@ TABLES = {
             "checkpoint_frequency_minutes": "Minutes between checkpoints.",
             "event_count": "How many events it has.",
             "error_count": "How many of them failed.",
+            "revision": "Rises whenever its events are written.",
+            "usage_revision": "The revision for which its events' usage_counts and usage_agent_name hold.",
         },
     ),
     "workflow_steps": Described(
@@ -182,6 +184,8 @@ TABLES = {
             "dropped_links_count": "How many links the sender dropped.",
             "history_id": "Where the conversation that it repeats is kept once.",
             "compacted_at_unix_nano": "When its rows were folded, in nanoseconds since 1970.",
+            "usage_counts": "Whether what it uses counts, and not that of events below it; NULL until worked out.",
+            "usage_agent_name": "The agent that used it: its own, or its nearest ancestor's; NULL until worked out.",
         },
     ),
     "event_logs": Described(

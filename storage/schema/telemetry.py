@@ -79,6 +79,7 @@ class ExecutionEvent(OfRun, Base):
     `history_id` stands for them, see `storage.histories`.
     `stored_at_unix_nano` rises from commit to commit, see `storage.commits`; NULL for events stored before it was kept.
     `compacted_at_unix_nano` is NULL for events that lie as they arrived, see `storage.compacting`.
+    `usage_counts` and `usage_agent_name` are NULL until they are worked out, see `storage.counting`.
     """
 
     __tablename__ = "execution_events"
@@ -120,6 +121,8 @@ class ExecutionEvent(OfRun, Base):
     otlp_residue: Mapped[bytes | None]
     stored_at_unix_nano: Mapped[int | None] = mapped_column(default=time.time_ns, onupdate=time.time_ns)
     compacted_at_unix_nano: Mapped[int | None]
+    usage_counts: Mapped[bool | None]
+    usage_agent_name: Mapped[str | None]
 
     timestamp = Moment("started_at_unix_nano")
     started_at = Moment("started_at_unix_nano")

@@ -130,6 +130,7 @@ class WorkflowRun(Base):
 
     `status` is one of RUN_STATUSES; by telemetry `running` until a root event ends, then `completed` or `failed`.
     `name`, `agent` and `service_name` are the root event's; until it comes, those of the first event that has one.
+    `revision` rises whenever events of the run are written; for `usage_revision` see `storage.counting`.
     """
 
     __tablename__ = "workflow_runs"
@@ -153,6 +154,8 @@ class WorkflowRun(Base):
     checkpoint_frequency_minutes: Mapped[int | None] = mapped_column(default=10)
     event_count: Mapped[int] = mapped_column(default=0)
     error_count: Mapped[int] = mapped_column(default=0)
+    revision: Mapped[int | None] = mapped_column(default=0, server_default="0")
+    usage_revision: Mapped[int | None]
     meta: Mapped[dict[str, Any] | None]
 
     started_at = Moment("started_at_unix_nano")

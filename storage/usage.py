@@ -8,14 +8,38 @@ another. What an event uses that names no agent is its nearest ancestor's who do
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import CTE, ColumnElement, and_, func, literal, or_, select
+import numpy as np
+import pyarrow as pa
+from sqlalchemy import (
+    ARRAY,
+    CTE,
+    ColumnElement,
+    Text,
+    Uuid,
+    and_,
+    bindparam,
+    cast,
+    func,
+    literal,
+    or_,
+    select,
+)
 
-from .events import EVENTS
+from .schema import ExecutionEvent, WorkflowRun
+
+EVENTS: Any = ExecutionEvent.__table__
+RUNS: Any = WorkflowRun.__table__
 
 # How far above a model call its agent is looked for.
 AGENT_LEVELS_MAX = 1_000
+EVENTS_AT_ONCE = 500_000
+# The way up a tree is walked level by level, each a pass over what is looked at: deep runs are looked at alone.
+LONE_RUN_EVENTS = 5_000
+
+RUN_COLUMNS = tuple(RUNS.c[name] for name in ("id", "started_at_unix_nano", "last_started_at_unix_nano", "event_count"))
 
 _COLUMNS = ("run_id", "id", "event_type", "agent_name", "model", "status", "duration_ns")
 USAGE = ("input_tokens", "output_tokens", "cost_usd")
@@ -38,6 +62,26 @@ def usage_of(wanted: ColumnElement[bool]) -> CTE:
         .join(acting, _is(acting, event.c.run_id, event.c.id), isouter=True)
         .cte("used")
     )
+
+
+def whole_runs(runs: pa.Table) -> Iterator[ColumnElement[bool]]:
+    """For `usage_of`, one after the other: all events of some of the runs (RUN_COLUMNS, by start), EVENTS_AT_ONCE or
+    fewer, or of one run."""
+    counts = runs["event_count"].to_numpy()
+    few = np.flatnonzero(counts <= LONE_RUN_EVENTS)
+    shares = np.split(few, np.flatnonzero(np.diff(np.cumsum(counts[few]) // EVENTS_AT_ONCE)) + 1)
+    for places in (*(share for share in shares if share.size), *np.flatnonzero(counts > LONE_RUN_EVENTS)):
+        some: pa.Table = runs.take(pa.array(np.atleast_1d(places)))
+        first, last = (some[f"{which}started_at_unix_nano"].to_numpy() for which in ("", "last_"))
+        in_time = EVENTS.c.started_at_unix_nano.between(int(first.min()), int(last.max()))
+        yield and_(in_time, _among(EVENTS.c.run_id, some["id"].to_pylist()))
+
+
+def _among(column: ColumnElement[Any], run_ids: list[str]) -> ColumnElement[bool]:
+    """Is it one of these runs, however many? One bound value."""
+    array = cast(bindparam(None, run_ids, type_=ARRAY(Text), unique=True), ARRAY(Uuid))
+    found: ColumnElement[bool] = column.in_(select(func.unnest(array)))
+    return found
 
 
 def _events(wanted: ColumnElement[bool]) -> CTE:

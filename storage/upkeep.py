@@ -1,0 +1,58 @@
+"""What is done to a store between writes, so that questions are answered sooner: usage is counted, attributes are
+compacted."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from .errors import QueryTimeout, WriteFailed
+
+if TYPE_CHECKING:
+    from .store import Store
+
+IDLE_S = 2.0
+# Of the time, by writes: below it there is room for small portions.
+BUSY_SHARE_MAX = 0.25
+
+
+class Upkeep:
+    """Keeps a store up on a thread of its own, at most half of the time, so that readers find the other half. What is
+    compacted would be waited for by writes, so that is done when nothing has been written for a while only."""
+
+    def __init__(self, store: Store, *, idle_s: float = IDLE_S) -> None:
+        self._store = store
+        self._idle_s = idle_s
+        self._looked_at, self._busy_s = time.monotonic(), store.busy_s
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="clew-upkeep")
+        self._thread.start()
+
+    def close(self) -> None:
+        """Returns when the portion under way is done."""
+        self._closing.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        pause = self._idle_s
+        while not self._closing.wait(pause):
+            pause = self._step()
+
+    def _step(self) -> float:
+        """Does a portion of what is due and possible; returns how many seconds to leave the store alone."""
+        is_idle, share = self._store.idle_s >= self._idle_s, self._busy_share()
+        began = time.perf_counter()
+        try:
+            done = share <= BUSY_SHARE_MAX and self._store.count_usage()
+            done = done or (is_idle and self._store.compact())
+        except (QueryTimeout, WriteFailed):
+            # Nothing was changed. What hindered it, a full disk say, hinders others as well, and they tell of it.
+            return self._idle_s
+        return time.perf_counter() - began if done and is_idle else self._idle_s
+
+    def _busy_share(self) -> float:
+        """Of the time since it was last asked, the share that writes took."""
+        looked_at, busy_s = self._looked_at, self._busy_s
+        self._looked_at, self._busy_s = time.monotonic(), self._store.busy_s
+        return (self._busy_s - busy_s) / max(self._looked_at - looked_at, 1e-9)

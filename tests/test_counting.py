@@ -1,0 +1,151 @@
+"""Counting ahead: what is written down of usage is what would be worked out, whatever comes in between."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from sqlalchemy import text
+
+from clew.collector.projection import read_requests
+from clew.query.figures import figures
+from clew.query.figures_parameters import FiguresWanted
+from clew.storage import Store, Upkeep, counting
+from clew.storage.counting import count_portion
+
+START = 10**18
+DEADLINE_S = 60
+
+Spans = list[tuple[int, int | None, str | None, int | None]]  # number, parent, agent, input tokens
+
+spans = st.lists(
+    st.tuples(
+        st.integers(1, 9),
+        st.none() | st.integers(1, 9),
+        st.sampled_from([None, "planner", "engineer"]),
+        st.none() | st.integers(0, 100),
+    ),
+    min_size=1,
+    max_size=6,
+    unique_by=lambda span: span[0],
+)
+
+
+def send(store: Store, some: Spans, *, run: int = 1) -> None:
+    """Stores these spans of a run in one transaction."""
+    built = ExportTraceServiceRequest()
+    block = built.resource_spans.add().scope_spans.add()
+    for number, parent, agent, tokens in some:
+        span = block.spans.add(trace_id=run.to_bytes(16, "big"), span_id=number.to_bytes(8, "big"), name="step")
+        span.parent_span_id = b"" if parent is None else parent.to_bytes(8, "big")
+        span.start_time_unix_nano = span.end_time_unix_nano = START + number
+        if agent is not None:
+            span.attributes.add(key="gen_ai.agent.name").value.string_value = agent
+        if tokens is not None:
+            span.attributes.add(key="gen_ai.usage.input_tokens").value.int_value = tokens
+    store.write_spans(read_requests([built.SerializeToString()]).batch)
+
+
+def used(store: Store) -> Any:
+    with store.read() as reader:
+        groups = figures(reader, FiguresWanted.model_validate({"group_by": "run_id,agent"}))["groups"]
+        return sorted((str(group["group"]), group["usage"]) for group in groups)
+
+
+def written_down(store: Store) -> list[Any]:
+    """What is written of the events, by their number, where it holds."""
+    question = """
+        SELECT e.id, usage_counts, usage_agent_name FROM execution_events e JOIN workflow_runs r ON r.id = e.run_id
+        WHERE r.usage_revision = r.revision AND usage_counts IS NOT NULL ORDER BY e.id
+    """
+    with store.read() as reader:
+        return [tuple(row.values()) for row in reader.rows(text(question))]
+
+
+def count_all(store: Store) -> None:
+    while store.count_usage():
+        pass
+
+
+@settings(max_examples=8, deadline=None)
+@given(portions=st.lists(st.tuples(spans, st.integers(1, 2), st.booleans()), min_size=1, max_size=4))
+def test_answers_are_the_same_before_and_after(
+    tmp_path_factory: pytest.TempPathFactory, portions: list[tuple[Spans, int, bool]]
+) -> None:
+    """Whatever of two runs is counted before more of them comes, the figures are those of nothing being counted."""
+    folder = tmp_path_factory.mktemp("counted")
+    with closing(Store.open(str(folder / "a"))) as counted, closing(Store.open(str(folder / "b"))) as plain:
+        for some, run, is_counted in portions:
+            send(plain, some, run=run)
+            send(counted, some, run=run)
+            if is_counted:
+                count_all(counted)
+            assert used(counted) == used(plain)
+        count_all(counted)
+        assert used(counted) == used(plain)
+        assert counted.count_usage() == 0
+
+
+def test_each_event_says_whether_it_counts_and_for_whom(store: Store) -> None:
+    """The agent's sum does not, its call does, for the agent."""
+    send(store, [(1, None, "planner", 50), (2, 1, None, 30), (3, 1, None, None)])
+    count_all(store)
+    assert written_down(store) == [(1, False, "planner"), (2, True, "planner")]
+
+
+def test_what_comes_meanwhile_is_not_passed_over(store: Store) -> None:
+    """A run that is written to while its usage is worked out is worked out again."""
+    send(store, [(1, None, "planner", 50)])
+    with store.read() as reader:
+        portion = count_portion(reader)
+    send(store, [(2, 1, None, 30)])
+    store._writer.write_usage(portion)
+    assert written_down(store) == []
+    count_all(store)
+    assert written_down(store) == [(1, False, "planner"), (2, True, "planner")]
+
+
+def test_long_runs_are_left_out(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written down of them, also where it was while they were short; they are told the same."""
+    monkeypatch.setattr(counting, "_OLDEST", counting._oldest(events_max=2))
+    send(store, [(1, None, "planner", 50)])
+    count_all(store)
+    send(store, [(2, 1, None, 30), (3, None, None, 1)])
+    count_all(store)
+    assert written_down(store) == []
+    assert [usage["input_tokens"] for _, usage in used(store)] == [30, 1]
+
+
+def test_portion_after_portion(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small a portion, each run is in one of them."""
+    monkeypatch.setattr(counting, "PORTION_EVENTS", 1)
+    for run in range(1, 4):
+        send(store, [(1, None, "planner", 50), (2, 1, None, 30)], run=run)
+    assert [store.count_usage() for _ in range(4)] == [1, 1, 1, 0]
+    assert len(written_down(store)) == 6
+
+
+def test_a_store_counts_by_itself(store: Store) -> None:
+    """Once writes leave it time."""
+    send(store, [(1, None, "planner", 50), (2, 1, None, 30)])
+    done, patience = Event(), DEADLINE_S
+    with closing(Upkeep(store, idle_s=0.01)):
+        while not written_down(store) and patience > 0:
+            patience -= done.wait(0.05) or 0.05
+    assert len(written_down(store)) == 2
+
+
+def test_counting_outlives_the_process(tmp_path: Path) -> None:
+    """What was written down holds after the file was closed and opened."""
+    path = str(tmp_path / "clew.duckdb")
+    with closing(Store.open(path)) as store:
+        send(store, [(1, None, "planner", 50)])
+        count_all(store)
+    with closing(Store.open(path)) as store:
+        assert (store.count_usage(), len(written_down(store))) == (0, 1)
