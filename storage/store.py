@@ -61,7 +61,7 @@ class Store:
         return self._writer.compact()
 
     def count_usage(self) -> int:
-        """Works out whose usage counts for some of the runs that have changed, oldest first, see `counting`; returns for
+        """Works out whose usage counts for some of the runs that have changed, oldest first, see `counting`; returns
         how many, 0 where all are current. Raises QueryTimeout and WriteFailed, and then nothing is changed."""
         with self.read() as reader:
             portion = count_portion(reader)
