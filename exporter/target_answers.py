@@ -7,7 +7,6 @@ with itself: what may be the fault of an address, of credentials or of the momen
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
@@ -53,6 +52,8 @@ def answer_of_status(code: int, message: str, details: bytes | None, *, is_trace
         verdict = Verdict.LATER
     if verdict is Verdict.NOT_TAKEN and is_traces:
         verdict = Verdict.MISTAKEN
+    if _wrong_protocol(message):
+        verdict = Verdict.MISTAKEN
     name = code_pb2.Code.Name(code) if code in code_pb2.Code.values() else f"code {code}"
     return Answer(verdict, _advised(f"{name}: {message}", code), retry_after_s=retry_after_s)
 
@@ -69,7 +70,8 @@ def answer_of_http(status: int, body: bytes, headers: dict[str, str], *, is_trac
 
 def unreachable(message: str, *, is_slow: bool = False) -> Answer:
     """No answer at all."""
-    return Answer(Verdict.SLOW if is_slow else Verdict.LATER, _advised(message))
+    verdict = Verdict.MISTAKEN if _wrong_protocol(message) else Verdict.SLOW if is_slow else Verdict.LATER
+    return Answer(verdict, _advised(message))
 
 
 def no_otlp(what: str) -> Answer:
@@ -81,10 +83,14 @@ def _verdict_of_class(status: int) -> Verdict:
     return {2: Verdict.TAKEN, 4: Verdict.REFUSED, 5: Verdict.UNCLEAR}.get(status // 100, Verdict.MISTAKEN)
 
 
+def _wrong_protocol(said: str) -> bool:
+    return any(sign in said for sign in _PROTOCOL_ADVICE)
+
+
 def _advised(said: str, code: int | None = None) -> str:
-    shown = _shown(said)
-    advice = [word for sign, word in _ADVICE if sign in said] + [_ADVICE_BY_CODE.get(code or 0, "")]
-    return f"{shown}; {advice[0]}" if advice[0] else shown
+    advice = [word for sign, word in (_PROTOCOL_ADVICE | _ADVICE).items() if sign in said]
+    advice += [_ADVICE_BY_CODE[code]] if code in _ADVICE_BY_CODE else []
+    return f"{_shown(said)}; {advice[0]}" if advice else _shown(said)
 
 
 def _shown(said: str) -> str:
@@ -153,19 +159,23 @@ _ADVICE_BY_CODE = {
     **dict.fromkeys((301, 302, 303, 307, 308), "the target has moved: write the address it tells into the URL"),
     415: "it takes no protobuf: does the URL name the target's OTLP port?",
 }
-# What libraries say when something is put wrongly, and what to do then; the first that fits is told.
-_ADVICE: Sequence[tuple[str, str]] = (
-    ("Failed parsing HTTP/2", "no gRPC is spoken there: write otlp-http://, or the target's gRPC port"),
-    ("http1.x server", "no gRPC is spoken there: write otlp-http://, or the target's gRPC port"),
-    ("illegal status line", "no HTTP is spoken there: write otlp-grpc://, or the target's HTTP port"),
-    ("WRONG_VERSION_NUMBER", "no TLS is spoken there: write otlp-grpc:// or otlp-http://"),
-    ("CERTIFICATE_VERIFY_FAILED", "its certificate is not known: add ?ca=FILE to the URL"),
-    ("Connection refused", "nothing listens there: is the target running?"),
-    ("Domain name not found", "look at the host in the URL"),
-    ("Name or service not known", "look at the host in the URL"),
-    ("Socket closed", "it closes connections: does it want TLS (otlp-grpcs://), or is this another port?"),
-    (
-        "disconnected without sending",
-        "it closes connections: does it want TLS (otlp-https://), or is this another port?",
-    ),
-)
+_NO_GRPC = "no gRPC is spoken there: write otlp-http://, or the target's gRPC port"
+_NO_HTTP = "no HTTP is spoken there: write otlp-grpc://, or the target's HTTP port"
+# What libraries say of an address that is wrong and stays so, and what to do then.
+_PROTOCOL_ADVICE = {
+    "Failed parsing HTTP/2": _NO_GRPC,
+    "http1.x server": _NO_GRPC,
+    "illegal status line": _NO_HTTP,
+    "illegal request line": _NO_HTTP,
+    "WRONG_VERSION_NUMBER": "no TLS is spoken there: write otlp-grpc:// or otlp-http://",
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is not known: add ?ca=FILE to the URL",
+}
+# And of what may pass by itself.
+_CLOSES = "it closes connections: does it want TLS (otlp-grpcs://, otlp-https://), or is this another port?"
+_ADVICE = {
+    "Connection refused": "nothing listens there: is the target running?",
+    "Domain name not found": "look at the host in the URL",
+    "Name or service not known": "look at the host in the URL",
+    "Socket closed": _CLOSES,
+    "disconnected without sending": _CLOSES,
+}

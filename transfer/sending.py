@@ -121,4 +121,4 @@ def _step(batch: Batch, sender: Sends) -> None:
 
 def _given_up(answer: Answer) -> str:
     wanted = f" (it asks to be left alone for {answer.retry_after_s:.0f} s)" if answer.retry_after_s else ""
-    return f"the target takes no more: {answer.message}{wanted}; what was sent is remembered, run the command again"
+    return f"the target takes no more: {answer.message}{wanted}. Run again, the command goes on where it was"
