@@ -63,8 +63,9 @@ class Reader:
         return answer
 
     def close(self) -> None:
-        """Ends the worker."""
+        """Ends the worker, whatever it is at: it has nothing that would have to be finished."""
         self._line.close()
+        self._process.kill()
         self._process.join()
 
 

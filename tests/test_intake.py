@@ -152,6 +152,15 @@ def test_closing_finishes_what_was_taken(store: Store, gate: Gate) -> None:
     assert workers() == []
 
 
+def test_closing_does_not_wait_for_the_worker(gate: Gate) -> None:
+    """Whatever it is at, starting up or stopped: nothing taken needs it any more."""
+    intake = Intake(gate)
+    [worker] = workers()
+    worker.suspend()
+    intake.close()
+    assert workers() == []
+
+
 def test_a_killed_worker_is_replaced(store: Store, intake: Intake) -> None:
     """The requests it was to read are read all the same, and the ones after by its successor."""
     [worker] = workers()
