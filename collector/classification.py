@@ -93,6 +93,10 @@ class Lookup:
         """Does any owner have one of the keys?"""
         return not self._code_of.keys().isdisjoint(keys)
 
+    def _is_met(self, key: str) -> bool:
+        """Few keys of all that may be are in a batch, and looking for one costs more than this."""
+        return key in self._code_of
+
     def texts(self, keys: tuple[str, ...]) -> pa.Array:
         """Per owner the value of the first of the keys that it has, as text."""
         winners, types = self._winners(keys, _TEXT_OR_COUNT)
@@ -130,7 +134,7 @@ class Lookup:
         """Per owner the entry of the first key that it has (NOWHERE: none), and that entry's type. An empty text says
         nothing, as if the key were not there."""
         winners = np.full(self.owner_count, NOWHERE, dtype=np.int64)
-        for key in reversed(keys):
+        for key in filter(self._is_met, reversed(keys)):
             entries = self._without_empty_texts(self._entries(key, types))
             winners[self.owners[entries]] = entries
         won = np.zeros(self.owner_count, dtype=np.uint8)
@@ -183,6 +187,8 @@ class _Spans(Lookup):
         """Per owner the word that the first rule gives which says something, else the word numbered `otherwise`."""
         numbers = otherwise.copy()
         for key, meaning in reversed(rules):
+            if not self._is_met(key):
+                continue
             if isinstance(meaning, str):
                 numbers[self.owners[self._entries(key, _ANY)]] = vocabulary.index(meaning)
             else:
@@ -190,6 +196,9 @@ class _Spans(Lookup):
                 meant = _meant(values, meaning, vocabulary) if len(owners) else owners
                 numbers[owners[meant != _UNSAID]] = meant[meant != _UNSAID]
         return pa.array(vocabulary).take(pa.array(numbers, mask=numbers == _NONE_FITS))
+
+    def _is_met(self, key: str) -> bool:
+        return key == SPAN_NAME or super()._is_met(key)
 
     def _said(self, key: str) -> tuple[Ints, pa.Array]:
         """The owners that have this key with a text, and the text."""
