@@ -1,4 +1,5 @@
-"""How long searches over all events take: one attribute, service and duration, figures by agent and model.
+"""How long searches over all events take: one attribute, with a value that events have and one that none has, service
+and duration, figures by agent and model, with usage and without.
 
     python bench/search_latency.py --db events.duckdb --events 10000000 --compact
     python bench/search_latency.py --http http://127.0.0.1:4318 --grpc 127.0.0.1:4317 --rate 60000
@@ -107,10 +108,14 @@ def of_the_server(http: httpx.Client) -> dict[str, Ask]:
 
     return {
         "attribute": ask("/api/search", lambda: {"filter": f'attributes["user.id"] = "{_user()}"'}),
+        "attribute_of_no_event": ask("/api/search", lambda: {"filter": f'attributes["user.id"] = "{_user()}x"'}),
         "service_and_duration": ask(
             "/api/search", lambda: {"filter": f'service = "{_service()}" and duration > {random.randrange(900, 999)}ms'}
         ),
         "by_agent_and_model": ask("/api/statistics", lambda: {"group_by": "agent,model"}),
+        "by_agent_and_model_without_usage": ask(
+            "/api/statistics", lambda: {"group_by": "agent,model", "usage": "false"}
+        ),
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
-from sqlalchemy import ColumnElement, RowMapping, Select, and_, func, literal, select, tuple_
+from sqlalchemy import ColumnElement, RowMapping, Select, and_, func, literal, literal_column, select, tuple_
 
 from ..storage import Reader
 from .events import ALL_EVENT_ROWS, EVENTS
@@ -21,10 +21,13 @@ from .runs import RUNS, run_json
 from .search_parameters import SearchCursor, SearchWanted
 from .search_windows import EFFORT, Between, Effort, Timeline
 
-_EVENTS = Timeline(EVENTS.c.started_at_unix_nano, func.count())
+# Summed, not counted: for a count, the engine first looks through what it knows of each column in each row group, which
+# takes fifty times as long where attributes are typed columns.
+_EVENTS = Timeline(EVENTS.c.started_at_unix_nano, func.sum(literal(1)))
 _RUNS = Timeline(RUNS.c.started_at_unix_nano, func.sum(RUNS.c.event_count + 1))
 _EVENT_ORDER = (EVENTS.c.started_at_unix_nano, EVENTS.c.run_id, EVENTS.c.id)
 _RUN_ORDER = (RUNS.c.started_at_unix_nano, RUNS.c.id)
+_ROW_ID: ColumnElement[int] = literal_column("rowid")
 _FOUND_EVENTS = ALL_EVENT_ROWS.add_columns(EVENTS.c.run_id)
 
 
@@ -36,8 +39,8 @@ def search_events(reader: Reader, wanted: SearchWanted, effort: Effort = EFFORT)
     def read(window: Between, rows_max: int) -> pa.Table:
         overlapping = and_(RUNS.c.started_at_unix_nano <= window[1], RUNS.c.last_started_at_unix_nano >= window[0])
         parts_between = _bounds_of_runs(reader, overlapping) if asks_parts else window
-        keys = select(*_EVENT_ORDER).where(of_events(wanted.filter, parts_between=parts_between))
-        return reader.arrow(_newest(_FOUND_EVENTS, keys, wanted, window, rows_max))
+        meant = and_(_in_place(_EVENT_ORDER, wanted, window), of_events(wanted.filter, parts_between=parts_between))
+        return reader.arrow(_newest(_FOUND_EVENTS, _EVENT_ORDER, meant, rows_max))
 
     tables, searched_to = _EVENTS.search(reader, wanted, read, effort)
     found = pa.concat_tables(tables) if tables else pa.table({"run_id": []})
@@ -53,8 +56,9 @@ def search_runs(reader: Reader, wanted: SearchWanted, effort: Effort = EFFORT) -
     def read(window: Between, rows_max: int) -> Sequence[RowMapping]:
         bounds = _bounds_of_runs(reader, RUNS.c.started_at_unix_nano.between(*window))
         events_where = EVENTS.c.started_at_unix_nano.between(*bounds)
-        meant = of_runs(wanted.filter, events_where=events_where, parts_between=bounds)
-        return reader.rows(_newest(select(RUNS), select(*_RUN_ORDER).where(meant), wanted, window, rows_max))
+        of_filter = of_runs(wanted.filter, events_where=events_where, parts_between=bounds)
+        meant = and_(_in_place(_RUN_ORDER, wanted, window), of_filter)
+        return reader.rows(_newest(select(RUNS), _RUN_ORDER, meant, rows_max))
 
     chunks, searched_to = _RUNS.search(reader, wanted, read, effort)
     found = [run for chunk in chunks for run in chunk]
@@ -63,18 +67,22 @@ def search_runs(reader: Reader, wanted: SearchWanted, effort: Effort = EFFORT) -
     return {"runs": [run_json(run) for run in page], **_going_on(last, searched_to)}
 
 
-def _newest(rows: Select[Any], keys: Select[Any], wanted: SearchWanted, window: Between, rows_max: int) -> Select[Any]:
-    """The rows of the newest keys. To order whole rows, the engine would read all columns of all that are meant."""
-    order = tuple(keys.selected_columns)
+def _in_place(order: Sequence[Any], wanted: SearchWanted, window: Between) -> ColumnElement[bool]:
+    """In the window, and behind the cursor."""
     in_window = order[0].between(*window)
-    keys = keys.where(in_window)
-    if wanted.cursor is not None:
-        place = (wanted.cursor.started_at_unix_nano, wanted.cursor.run_id, wanted.cursor.event_id)
-        last = [literal(value, column.type) for value, column in zip(place, order, strict=False)]
-        keys = keys.where(tuple_(*order) < tuple_(*last))
+    if wanted.cursor is None:
+        return in_window
+    place = (wanted.cursor.started_at_unix_nano, wanted.cursor.run_id, wanted.cursor.event_id)
+    last = [literal(value, column.type) for value, column in zip(place, order, strict=False)]
+    return and_(in_window, tuple_(*order) < tuple_(*last))
+
+
+def _newest(rows: Select[Any], order: Sequence[Any], meant: ColumnElement[bool], rows_max: int) -> Select[Any]:
+    """The newest of the rows that are meant. Which these are is found first: whole rows would be sorted with all their
+    columns, attributes included."""
     newest_first = [column.desc() for column in order]
-    keys = keys.order_by(*newest_first).limit(rows_max)
-    return rows.where(in_window, tuple_(*order).in_(keys)).order_by(*newest_first)
+    found = select(_ROW_ID).select_from(order[0].table).where(meant).order_by(*newest_first).limit(rows_max)
+    return rows.where(_ROW_ID.in_(found)).order_by(*newest_first)
 
 
 def _bounds_of_runs(reader: Reader, which: ColumnElement[bool]) -> Between:
