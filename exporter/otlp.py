@@ -7,7 +7,7 @@ blocks, blocks without records, which points of a metric came together.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -53,18 +53,25 @@ def run_as_otlp(store: Store, run_id: UUID) -> bytes | None:
 def traces_of(reader: Reader, events: Sequence[RowMapping]) -> TracesData:
     """The events (whole rows of `execution_events`) with all that they have, in their order as far as blocks allow: a
     block holds spans of one run, one resource and one scope."""
-    logs = _by_event(reader, _of_events(_LOGS, events).where(_LOGS.c.log_index >= 0).order_by(_LOGS.c.log_index))
-    links = _by_event(reader, _of_events(_LINKS, events).order_by(_LINKS.c.link_index))
     traces = TracesData()
     blocks = _Blocks(reader, events, traces.resource_spans, "scope_spans")
+    for event, span in zip(events, spans_of(reader, events), strict=True):
+        blocks.of(event, event["run_id"]).spans.append(span)
+    return traces
+
+
+def spans_of(reader: Reader, events: Sequence[RowMapping]) -> Iterator[Span]:
+    """The events (whole rows of `execution_events`) with all that they have, one by one."""
+    logs = _by_event(reader, _of_events(_LOGS, events).where(_LOGS.c.log_index >= 0).order_by(_LOGS.c.log_index))
+    links = _by_event(reader, _of_events(_LINKS, events).order_by(_LINKS.c.link_index))
     for event in with_histories(reader.rows, events):
-        span = blocks.of(event, event["run_id"]).spans.add()
+        span = Span()
         _fill_span(span, event)
         for log in logs.get((event["run_id"], event["id"]), ()):
             _fill_log(span.events.add(), log)
         for link in links.get((event["run_id"], event["id"]), ()):
             _fill_link(span.links.add(), link)
-    return traces
+        yield span
 
 
 def logs_as_otlp(store: Store, run_id: UUID | None) -> bytes | None:
@@ -72,40 +79,46 @@ def logs_as_otlp(store: Store, run_id: UUID | None) -> bytes | None:
     such run. Raises QueryTimeout."""
     with store.read() as reader:
         if run_id is None:
-            return _logs(reader, select(_LOGS).where(_LOGS.c.run_id.is_(None)))
+            return _logs(reader, select(_LOGS).where(_LOGS.c.run_id.is_(None))).SerializeToString()
         run = _first(reader, select(WorkflowRun.__table__).where(WorkflowRun.id == run_id))
-        return None if run is None else _logs(reader, _of_run(_LOGS, run))
+        return None if run is None else _logs(reader, _of_run(_LOGS, run)).SerializeToString()
 
 
 def metrics_as_otlp(store: Store, *, since: int = 0, until: int = _LAST) -> bytes:
     """The metric points from `since` to `until` (nanoseconds since 1970, both included) as a serialised OTLP
     `MetricsData`, by time, each in a `Metric` of its own. Raises QueryTimeout."""
     points = select(_METRICS).where(_METRICS.c.time_unix_nano.between(since, until), _METRICS.c.otlp.is_not(None))
-    with store.read() as reader:
-        return points_of(reader, reader.rows(points.order_by(_METRICS.c.time_unix_nano, _METRICS.c.id)))
-
-
-def points_of(reader: Reader, points: Sequence[RowMapping]) -> bytes:
-    """Metric points (whole rows that have `otlp`) as a serialised `MetricsData`, each in a `Metric` of its own."""
     metrics = MetricsData()
-    blocks = _Blocks(reader, points, metrics.resource_metrics, "scope_metrics")
-    for row in points:
-        blocks.of(row).metrics.append(Metric.FromString(row["otlp"]))
+    with store.read() as reader:
+        rows = reader.rows(points.order_by(_METRICS.c.time_unix_nano, _METRICS.c.id))
+        blocks = _Blocks(reader, rows, metrics.resource_metrics, "scope_metrics")
+        for row in rows:
+            blocks.of(row).metrics.append(Metric.FromString(row["otlp"]))
     return metrics.SerializeToString()
 
 
-def log_records_of(reader: Reader, records: Sequence[RowMapping]) -> bytes:
-    """Log records (whole rows that have a resource) as a serialised `LogsData`."""
+def log_record_of(row: RowMapping) -> LogRecord:
+    """A log record, a whole row that has a resource."""
+    record = LogRecord()
+    record.trace_id, record.span_id = bytes.fromhex(row["run_id"] or ""), bytes.fromhex(row["event_id"] or "")
+    record.time_unix_nano, record.observed_time_unix_nano = row["time_unix_nano"], row["observed_time_unix_nano"] or 0
+    record.severity_number, record.severity_text = row["severity_number"], row["severity_text"] or ""
+    record.event_name, record.flags = row["name"], row["flags"]
+    record.dropped_attributes_count = row["dropped_attributes_count"]
+    if row["content"] is not None:
+        record.body.string_value = row["content"]
+    _fill_attributes(record, row, LogRecord)
+    return record
+
+
+def _logs(reader: Reader, of_run: Select[Any]) -> LogsData:
     logs = LogsData()
-    blocks = _Blocks(reader, records, logs.resource_logs, "scope_logs")
-    for row in records:
-        _fill_record(blocks.of(row).log_records.add(), row)
-    return logs.SerializeToString()
-
-
-def _logs(reader: Reader, of_run: Select[Any]) -> bytes:
     records = of_run.where(_LOGS.c.log_index < 0, _LOGS.c.resource_id.is_not(None))
-    return log_records_of(reader, reader.rows(records.order_by(_LOGS.c.event_started_at_unix_nano, _LOGS.c.log_index)))
+    rows = reader.rows(records.order_by(_LOGS.c.event_started_at_unix_nano, _LOGS.c.log_index))
+    blocks = _Blocks(reader, rows, logs.resource_logs, "scope_logs")
+    for row in rows:
+        blocks.of(row).log_records.append(log_record_of(row))
+    return logs
 
 
 def _of_run(table: Any, run: RowMapping) -> Select[Any]:
@@ -190,17 +203,6 @@ def _fill_log(log: Span.Event, row: RowMapping) -> None:
     _fill_attributes(log, row, Span.Event)
 
 
-def _fill_record(record: LogRecord, row: RowMapping) -> None:
-    record.trace_id, record.span_id = bytes.fromhex(row["run_id"] or ""), bytes.fromhex(row["event_id"] or "")
-    record.time_unix_nano, record.observed_time_unix_nano = row["time_unix_nano"], row["observed_time_unix_nano"] or 0
-    record.severity_number, record.severity_text = row["severity_number"], row["severity_text"] or ""
-    record.event_name, record.flags = row["name"], row["flags"]
-    record.dropped_attributes_count = row["dropped_attributes_count"]
-    if row["content"] is not None:
-        record.body.string_value = row["content"]
-    _fill_attributes(record, row, LogRecord)
-
-
 def _fill_link(link: Span.Link, row: RowMapping) -> None:
     link.trace_id = bytes.fromhex(row["linked_run_id"] or "")
     link.span_id = bytes.fromhex(row["linked_event_id"] or "")
@@ -234,25 +236,26 @@ def _parsed(message_type: Any, message: bytes) -> Any:
 
 def key_values(attributes: Mapping[str, Any]) -> Iterable[KeyValue]:
     """Python values, of the types that attributes have at rest or in JSON, as OTLP's."""
-    return (KeyValue(key=key, value=_any_value(value)) for key, value in attributes.items())
+    return (KeyValue(key=key, value=any_value(value)) for key, value in attributes.items())
 
 
-def _any_value(value: Any) -> AnyValue:
-    any_value = AnyValue()
+def any_value(value: Any) -> AnyValue:
+    """A Python value as OTLP's; an integer beyond its 64 bits as the nearest double."""
+    said = AnyValue()
     if isinstance(value, bool):
-        any_value.bool_value = value
-    elif isinstance(value, int):
-        any_value.int_value = value
-    elif isinstance(value, float):
-        any_value.double_value = value
+        said.bool_value = value
+    elif isinstance(value, int) and -_LAST - 1 <= value <= _LAST:
+        said.int_value = value
+    elif isinstance(value, int | float):
+        said.double_value = value
     elif isinstance(value, str):
-        any_value.string_value = value
+        said.string_value = value
     elif isinstance(value, bytes):
-        any_value.bytes_value = value
+        said.bytes_value = value
     elif isinstance(value, list):
-        any_value.array_value.values.extend(map(_any_value, value))
-        any_value.array_value.SetInParent()
+        said.array_value.values.extend(map(any_value, value))
+        said.array_value.SetInParent()
     elif isinstance(value, dict):
-        any_value.kvlist_value.values.extend(key_values(value))
-        any_value.kvlist_value.SetInParent()
-    return any_value
+        said.kvlist_value.values.extend(key_values(value))
+        said.kvlist_value.SetInParent()
+    return said

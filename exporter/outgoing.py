@@ -10,19 +10,35 @@ were kept; they are history and not part of this.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, RowMapping, Select, and_, func, literal, or_, select, true, tuple_
+import pyarrow as pa
+from sqlalchemy import BigInteger, ColumnElement, and_, bindparam, func, or_, select, true, tuple_
 
 from ..storage import EventLog, ExecutionEvent, Reader, WorkflowMetric, event_id_text
-from .otlp import log_records_of, points_of, traces_of
+from .blocks import Blocks, Records
+from .columns import Chosen, column, numbers
+from .log_columns import LOG_COLUMNS, log_messages
+from .span_columns import SPAN_COLUMNS, span_messages
+from .wire import BYTES
 
 _NO_RUN = "0" * 32
 _LAST = (1 << 63) - 1
+# Read before it is known how large records are, and so many times as many as were read are read next.
+_FIRST_RECORDS = 512
+_GROWTH = 16
+_LIMIT = bindparam("records_max", type_=BigInteger, required=False)
+_PART_OF_POSITION = {
+    "stored_at_unix_nano": "stamp",
+    **dict.fromkeys(("started_at_unix_nano", "event_started_at_unix_nano", "time_unix_nano"), "started_at"),
+    "run_id": "run_id",
+    **dict.fromkeys(("id", "log_index"), "event_id"),
+}
 _TEXT = re.compile(r"(\d{1,19})\.(-?\d{1,19})\.([0-9a-f]{32})\.([0-9a-f]{16})", re.ASCII)
 
 _EVENTS: Any = ExecutionEvent.__table__
@@ -88,81 +104,128 @@ def outgoing(  # noqa: PLR0913 two limits and a filter, by name
     """The next records behind `after`, None where there are none yet: `records_max` at most, and no more than fit into
     `bytes_max`, but one that is larger alone goes alone. `where`: only spans that meet this condition on
     `execution_events`; for TRACES only. Raises QueryTimeout."""
-    feed = _FEEDS[signal]
-    places = [feed.position(row) for row in reader.rows(feed.places(after, where).limit(records_max))]
-    while places:
-        rows = reader.rows(feed.rows(after, places[-1], where))
-        request = feed.encode(reader, rows)
-        if len(places) == 1 or len(request) <= bytes_max:
-            return Outgoing(request, len(places), places[-1])
-        places = places[: max(1, min(len(places) - 1, len(places) * bytes_max // len(request)))]
-    return None
+    feed = _feed(signal, where)
+    places = reader.arrow(feed.places, _values(after=after, records_max=records_max))
+    if not places.num_rows:
+        return None
+    blocks = Blocks(reader, Records.joined(_portions(reader, feed, after, places, bytes_max)), bytes_max)
+    return Outgoing(blocks.request(), blocks.count, _position(places, blocks.count - 1))
 
 
 def waiting(reader: Reader, signal: Signal, after: Position, *, where: ColumnElement[bool] | None = None) -> int:
     """How many records are behind `after`, of those that meet `where`. Raises QueryTimeout."""
-    feed = _FEEDS[signal]
-    [row] = reader.rows(select(func.count()).select_from(feed.table).where(feed.behind(after, where)))
-    [count] = row.values()
+    [[count]] = reader.arrow(_feed(signal, where).count, _values(after=after)).to_pydict().values()
     return int(count)
 
 
 @dataclass(frozen=True)
-class _Feed:
+class _Form:
     """Where a signal's records lie: those of `table` that meet `condition`, within a commit in the `order` of these
-    columns, a time and then ids. `encode` makes a serialised request of whole rows."""
+    columns, a time and then ids. `messages` serialises rows of `columns`, given the condition that they meet and values
+    for it."""
 
     table: Any
     order: tuple[ColumnElement[Any], ...]
     condition: ColumnElement[bool]
-    encode: Callable[[Reader, Sequence[RowMapping]], bytes]
+    columns: tuple[ColumnElement[Any], ...]
+    messages: Callable[[Reader, pa.Table, Chosen], pa.Array]
 
-    def places(self, after: Position, where: ColumnElement[bool] | None) -> Select[Any]:
-        """The records behind `after`, in their order: of each its stamp and what `order` says."""
-        stamp = self.table.c.stored_at_unix_nano
-        return select(stamp, *self.order).where(self.behind(after, where)).order_by(stamp, *self.order)
 
-    def rows(self, after: Position, until: Position, where: ColumnElement[bool] | None) -> Select[Any]:
-        """Whole rows of the records behind `after`, up to `until`."""
-        stamps = self.table.c.stored_at_unix_nano <= until.stamp
-        return select(self.table).where(self.behind(after, where), stamps, ~self._beyond(until))
+class _Feed:
+    """What to ask for the records of a signal for which `where` holds, see `_values`: how many are behind a position,
+    the first `places` there, and the `records` up to another position, in the order of commits."""
 
-    def behind(self, after: Position, where: ColumnElement[bool] | None) -> ColumnElement[bool]:
-        # The first condition says nothing new, but it prunes the scan.
-        stamps = self.table.c.stored_at_unix_nano >= after.stamp
-        return and_(stamps, self._beyond(after), self.condition, true() if where is None else where)
+    def __init__(self, form: _Form, where: ColumnElement[bool]) -> None:
+        order = (form.table.c.stored_at_unix_nano, *form.order)
+        behind = and_(_beyond(order, "after"), form.condition, where)
+        # Says nothing new, but prunes the scan.
+        bounds = order[0].between(_bound("after", order[0]), _bound("until", order[0]))
+        self.count = select(func.count()).where(behind)
+        self.places = select(*order).where(behind, order[0] >= _bound("after", order[0])).order_by(*order).limit(_LIMIT)
+        self.chosen = and_(bounds, behind, ~_beyond(order, "until"))
+        self.records = select(*form.columns).where(self.chosen).order_by(*order)
+        self.messages = form.messages
 
-    def _beyond(self, place: Position) -> ColumnElement[bool]:
-        stamp = self.table.c.stored_at_unix_nano
-        ids = (UUID(place.run_id), place.event_id)[-len(self.order) + 1 :]
-        said = (place.started_at, *ids)
-        last = [literal(value, column.type) for value, column in zip(said, self.order, strict=True)]
-        return or_(stamp > place.stamp, and_(stamp == place.stamp, tuple_(*self.order) > tuple_(*last)))
 
-    def position(self, place: RowMapping) -> Position:
-        stamp, started_at, *ids = place.values()
-        run_id = ids[0] if len(ids) == 2 else _NO_RUN
-        return Position(stamp, started_at, run_id, ids[-1] if isinstance(ids[-1], int) else _signed(ids[-1]))
+@lru_cache(maxsize=64)
+def _feed(signal: Signal, where: ColumnElement[bool] | None) -> _Feed:
+    """Kept, so that its statements are compiled once."""
+    return _Feed(_FORMS[signal], true() if where is None else where)
+
+
+def _beyond(order: Sequence[ColumnElement[Any]], place: str) -> ColumnElement[bool]:
+    stamp, *within = order
+    last = [_bound(place, column) for column in order]
+    return or_(stamp > last[0], and_(stamp == last[0], tuple_(*within) > tuple_(*last[1:])))
+
+
+def _bound(place: str, column: ColumnElement[Any]) -> ColumnElement[Any]:
+    return bindparam(f"{place}_{_PART_OF_POSITION[str(column.key)]}", type_=column.type, required=False)
+
+
+def _values(*, records_max: int = 0, **places: Position) -> dict[str, Any]:
+    """What a feed's statements ask for."""
+    values: dict[str, Any] = {"records_max": records_max}
+    for name, place in places.items():
+        values |= {f"{name}_{part}": said for part, said in asdict(place).items()}
+        values[f"{name}_run_id"] = UUID(place.run_id)
+    return values
+
+
+def _portions(reader: Reader, feed: _Feed, after: Position, places: pa.Table, bytes_max: int) -> Iterator[Records]:
+    """The records at these places, portion by portion until they are enough: how large records are is known only when
+    they are read."""
+    count, size, wanted = 0, 0, _FIRST_RECORDS
+    while count < places.num_rows and size < bytes_max:
+        end = min(count + wanted, places.num_rows)
+        until = _position(places, end - 1)
+        records = _records(reader, feed, _values(after=after, until=until))
+        yield records
+        count, after, size = end, until, size + max(1, records.size)
+        wanted = max(1, min(end * _GROWTH, (bytes_max - size) * end // size + 1))
+
+
+def _records(reader: Reader, feed: _Feed, values: dict[str, Any]) -> Records:
+    rows = reader.arrow(feed.records, values).combine_chunks()
+    messages = feed.messages(reader, rows, Chosen(feed.chosen, values))
+    return Records(messages, numbers(rows, "resource_id"), numbers(rows, "scope_id"))
+
+
+def _position(places: pa.Table, row: int) -> Position:
+    stamp, started_at, *ids = places.slice(row, 1).to_pylist()[0].values()
+    run_id = ids[0].replace("-", "") if len(ids) > 1 else _NO_RUN
+    return Position(stamp, started_at, run_id, ids[-1])
 
 
 def _signed(digits: str) -> int:
     return int.from_bytes(bytes.fromhex(digits), "big", signed=True)
 
 
-def _traces(reader: Reader, rows: Sequence[RowMapping]) -> bytes:
-    return traces_of(reader, rows).SerializeToString()
+def _points(_reader: Reader, rows: pa.Table, _chosen: Chosen) -> pa.Array:
+    return column(rows, "otlp").cast(BYTES)
 
 
-_FEEDS = {
-    Signal.TRACES: _Feed(_EVENTS, (_EVENTS.c.started_at_unix_nano, _EVENTS.c.run_id, _EVENTS.c.id), true(), _traces),
-    Signal.LOGS: _Feed(
+_FORMS = {
+    Signal.TRACES: _Form(
+        _EVENTS,
+        (_EVENTS.c.started_at_unix_nano, _EVENTS.c.run_id, _EVENTS.c.id),
+        true(),
+        SPAN_COLUMNS,
+        span_messages,
+    ),
+    Signal.LOGS: _Form(
         _LOGS,
         (_LOGS.c.event_started_at_unix_nano, _LOGS.c.log_index),
         # What a repository wrote is no OTLP.
         and_(_LOGS.c.log_index < 0, _LOGS.c.resource_id.is_not(None)),
-        log_records_of,
+        LOG_COLUMNS,
+        log_messages,
     ),
-    Signal.METRICS: _Feed(
-        _METRICS, (_METRICS.c.time_unix_nano, _METRICS.c.id), _METRICS.c.otlp.is_not(None), points_of
+    Signal.METRICS: _Form(
+        _METRICS,
+        (_METRICS.c.time_unix_nano, _METRICS.c.id),
+        _METRICS.c.otlp.is_not(None),
+        (_METRICS.c.otlp, _METRICS.c.resource_id, _METRICS.c.scope_id),
+        _points,
     ),
 }

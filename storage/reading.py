@@ -35,9 +35,9 @@ class Reader:
         bound values are passed as they are. A statement that is kept is compiled once for all values."""
         self._check_time()
         compiled = _compiled(statement, self._connection.dialect)
-        parameters = compiled.construct_params(values)
-        bound = [parameters[name] for name in compiled.positiontup or ()]
-        return native(self._connection).sql(str(compiled), params=bound).to_arrow_table()
+        said = compiled.construct_expanded_state(dict(values or {}))
+        bound = list(said.positional_parameters) if compiled.positional else []
+        return native(self._connection).sql(said.statement, params=bound).to_arrow_table()
 
     def _check_time(self) -> None:
         """Stops between statements too: an interrupt reaches only the one that runs."""
@@ -47,7 +47,7 @@ class Reader:
 
 @lru_cache(maxsize=64)
 def _compiled(statement: ClauseElement, dialect: Dialect) -> SQLCompiler:
-    compiled = statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+    compiled = statement.compile(dialect=dialect)
     assert isinstance(compiled, SQLCompiler)  # noqa: S101 only DDL compiles to anything else
     return compiled
 
