@@ -1,15 +1,14 @@
 """Traces as Jaeger's page downloads them and its API answers: `{"data": [{"traceID", "spans", "processes"}]}`.
 
-What OTLP calls resource, attributes, events and links are process, tags, logs and references there, and some of OTLP's
-fields are tags. Names follow OpenTelemetry's specification, "OpenTelemetry to Jaeger Transformation". Jaeger's form
-says less than OTLP: times are whole microseconds, lists and maps are text, dropped counts and schema URLs are left out.
+`query.jaeger_json` says what becomes of OTLP's words there. Jaeger's form says less than OTLP: times are whole
+microseconds, lists and maps are text, dropped counts and schema URLs are left out.
 """
 
 from __future__ import annotations
 
 import re
-from base64 import b64decode, b64encode
-from collections.abc import Iterable, Iterator, Mapping
+from base64 import b64decode
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import orjson
@@ -17,26 +16,20 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationSc
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, TracesData
 
-from ..query.attribute_json import number_json, value_json
+from ..query.jaeger_json import NO_SERVICE, log_of, reference, references, scope_tags, span_tags, tags_of, trace_id_text
 from .errors import BadInput
 from .frames import FRAME_BYTES_MAX, Frame, Request, sized
 from .input import Input
 
 SUFFIXES: tuple[str, ...] = ()
 
-# What Jaeger calls the service of a resource that says nothing.
-NO_SERVICE = "OTLPResourceNoServiceName"
-
 _CHUNK_BYTES = 1 << 20
 _BEGINNING = re.compile(rb'\s*\{\s*(?:"(?:total|limit|offset|errors)"\s*:\s*(?:null|\d+|\[\s*\])\s*,\s*)*"data"\s*:')
 _TOKEN = re.compile(rb'[\[\]{}]|"(?:[^"\\]+|\\.)*+("?)', re.DOTALL)
-_JS_INTEGER_MAX = (1 << 53) - 1
 _INT64_MAX = (1 << 63) - 1
 _KINDS = {"internal": 1, "server": 2, "client": 3, "producer": 4, "consumer": 5}
 _KIND_NAMES = {number: name for name, number in _KINDS.items()}
 _STATUS_CODES = {"UNSET": 0, "OK": 1, "ERROR": 2}
-_STATUS_NAMES = {1: "OK", 2: "ERROR"}
-_TAG_TYPES = {bool: "bool", int: "int64", float: "float64", bytes: "binary"}
 # Tags that are no attributes in OTLP; the second names are older.
 _SCOPE_NAME, _SCOPE_VERSION = ("otel.scope.name", "otel.library.name"), ("otel.scope.version", "otel.library.version")
 _KIND, _STATUS, _STATUS_TEXT, _ERROR = "span.kind", "otel.status_code", "otel.status_description", "error"
@@ -254,7 +247,7 @@ class Writer:
         return beginning + self._trace_end() + b'],"total":0,"limit":0,"offset":0,"errors":null}\n'
 
     def _next(self, span: Span, block: ResourceSpans, scope: InstrumentationScope) -> Iterator[bytes]:
-        trace_id = _trace_id_text(span.trace_id)
+        trace_id = trace_id_text(span.trace_id.hex())
         if trace_id == self._trace_id:
             yield b",\n"
         else:
@@ -275,16 +268,22 @@ class Writer:
 
 def _span(span: Span, trace_id: str, process_id: str, scope: InstrumentationScope) -> Json:
     start = _clamped(span.start_time_unix_nano)
+    links = [
+        reference(trace_id_text(link.trace_id.hex()), link.span_id.hex(), tags_of(link.attributes))
+        for link in span.links
+    ]
+    fields = span_tags(_KIND_NAMES.get(span.kind), span.status.code, span.status.message, span.trace_state)
+    events = sorted(span.events, key=lambda event: event.time_unix_nano)
     return {
         "traceID": trace_id,
         "spanID": span.span_id.hex(),
         **({"flags": span.flags} if span.flags else {}),
         "operationName": span.name,
-        "references": list(_references(span, trace_id)),
+        "references": references(trace_id, span.parent_span_id.hex() if any(span.parent_span_id) else None, links),
         "startTime": start // 1_000,
         "duration": max(0, _clamped(span.end_time_unix_nano) - start) // 1_000,
-        "tags": _span_tags(span, scope),
-        "logs": [_log(event) for event in sorted(span.events, key=lambda event: event.time_unix_nano)],
+        "tags": [*scope_tags(scope.name, scope.version), *tags_of(span.attributes), *fields],
+        "logs": [log_of(event.name, _clamped(event.time_unix_nano), tags_of(event.attributes)) for event in events],
         "processID": process_id,
         "warnings": None,
     }
@@ -294,80 +293,8 @@ def _clamped(unix_nano: int) -> int:
     return min(unix_nano, _INT64_MAX)
 
 
-def _references(span: Span, trace_id: str) -> Iterator[Json]:
-    """The parent first; a link to the parent only says of which type that reference is."""
-    parent = (trace_id, span.parent_span_id.hex()) if any(span.parent_span_id) else None
-    links = [
-        ("CHILD_OF" if _is_child(link) else "FOLLOWS_FROM", _trace_id_text(link.trace_id), link.span_id.hex())
-        for link in span.links
-    ]
-    if parent:
-        ref_type = next((link[0] for link in reversed(links) if link[1:] == parent), "CHILD_OF")
-        links = [(ref_type, *parent), *(link for link in links if link[1:] != parent)]
-    return ({"refType": kind, "traceID": trace, "spanID": span_id} for kind, trace, span_id in links)
-
-
-def _is_child(link: Span.Link) -> bool:
-    return any((pair.key, pair.value.string_value) == (_REFERENCE_TYPE, "child_of") for pair in link.attributes)
-
-
-def _span_tags(span: Span, scope: InstrumentationScope) -> list[Json]:
-    status = _STATUS_NAMES.get(span.status.code, "")
-    fields = (
-        (_KIND, _KIND_NAMES.get(span.kind)),
-        (_STATUS, status),
-        (_ERROR, status == "ERROR"),
-        (_STATUS_TEXT, span.status.message),
-        (_TRACE_STATE, span.trace_state),
-    )
-    scope_fields = ((_SCOPE_NAME[0], scope.name), (_SCOPE_VERSION[0], scope.version))
-    of_scope, of_span = ([_tag(key, value) for key, value in each if value] for each in (scope_fields, fields))
-    return [*of_scope, *_tags(span.attributes), *of_span]
-
-
-def _log(event: Span.Event) -> Json:
-    fields = _tags(event.attributes)
-    if event.name and all(field["key"] != "event" for field in fields):
-        fields.insert(0, _tag("event", event.name))
-    return {"timestamp": _clamped(event.time_unix_nano) // 1_000, "fields": fields}
-
-
 def _process(resource: Resource) -> Json:
-    tags = _tags(resource.attributes)
+    tags = tags_of(resource.attributes)
     names = [tag["value"] for tag in tags if (tag["key"], tag["type"]) == ("service.name", "string")]
     name = names[0] if names else "" if tags else NO_SERVICE
     return {"serviceName": name, "tags": [tag for tag in tags if tag["key"] != "service.name"]}
-
-
-def _tags(attributes: Iterable[KeyValue]) -> list[Json]:
-    return [_tag(pair.key, _plain(pair.value)) for pair in attributes]
-
-
-def _plain(value: AnyValue) -> Any:
-    kind = value.WhichOneof("value")
-    return getattr(value, kind) if kind in {"bytes_value", "double_value"} else value_json(value)
-
-
-def _tag(key: str, value: Any) -> Json:
-    return {"key": key, "type": _TAG_TYPES.get(type(value), "string"), "value": _shown(value)}
-
-
-def _shown(value: Any) -> Any:
-    match value:
-        case bool() | str():
-            return value
-        case int():  # a script reads a larger number as another one
-            return value if abs(value) <= _JS_INTEGER_MAX else str(value)
-        case float():
-            return number_json(value)
-        case bytes():
-            return b64encode(value).decode()
-        case None:
-            return ""
-    return orjson.dumps(value).decode()
-
-
-def _trace_id_text(trace_id: bytes) -> str:
-    """In hex as Jaeger writes it: an id of 64 bits as 16 digits."""
-    digits = trace_id.hex()
-    return digits[16:] if digits.startswith("0" * 16) else digits

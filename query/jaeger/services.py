@@ -10,10 +10,9 @@ from sqlalchemy import ColumnElement, Select, and_, case, func, select
 from ...storage import Reader
 from ..errors import AnswerTooLarge, InvalidParameter
 from ..events import EVENTS, RESOURCES, json_text
+from ..jaeger_json import NO_SERVICE
 
 NAMES_MAX = 10_000
-# What Jaeger calls the service of a resource that says nothing at all.
-NO_SERVICE = "OTLPResourceNoServiceName"
 
 SERVICE: ColumnElement[str] = case(
     (and_(RESOURCES.c.service_name.is_(None), json_text(RESOURCES.c.attributes) == "{}"), NO_SERVICE),
