@@ -104,5 +104,6 @@ def _bounds(reader: Reader, wanted: SearchWanted) -> Between:
 
 
 def _growth(seconds_taken: float, seconds_left: float) -> int:
-    """How many times as much as the last window the next one may hold, so that it is likely to end in time."""
-    return max(1, min(GROWTH_MAX, int(seconds_left / max(seconds_taken, 1e-9))))
+    """How many times as many events as the last window the next one should hold, so that with twice as many, which it
+    may have, it is still likely to end in time."""
+    return max(1, min(GROWTH_MAX, int(seconds_left / max(2 * seconds_taken, 1e-9))))
