@@ -21,8 +21,8 @@ from .runs import RUNS, run_json
 from .search_parameters import SearchCursor, SearchWanted
 from .search_windows import EFFORT, Between, Effort, Timeline
 
-# Summed, not counted: for a count, the engine first looks through what it knows of each column in each row group, which
-# takes fifty times as long where attributes are typed columns.
+# Summed, not counted: for a count, the engine looks through what it knows of every column of each row group first. Over
+# 10 million events with attributes as typed columns that takes 30 ms, where the sum of a short window takes one.
 _EVENTS = Timeline(EVENTS.c.started_at_unix_nano, func.sum(literal(1)))
 _RUNS = Timeline(RUNS.c.started_at_unix_nano, func.sum(RUNS.c.event_count + 1))
 _EVENT_ORDER = (EVENTS.c.started_at_unix_nano, EVENTS.c.run_id, EVENTS.c.id)
