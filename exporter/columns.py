@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from sqlalchemy import ColumnElement, LargeBinary, cast, func
 
-from .wire import Bools, Octets
+from .wire import BYTES, Bools, Octets
 
 _RUN_ID_BYTES = 16
 
@@ -46,6 +46,12 @@ def present(rows: pa.Table, name: str) -> Bools:
     """Where it is not null."""
     there: Bools = column(rows, name).is_valid().to_numpy(zero_copy_only=False)
     return there
+
+
+def residue(rows: pa.Table) -> tuple[pa.Array, Bools]:
+    """What says of each row all that its columns cannot say exactly: fields on the wire, which are left out elsewhere.
+    And which rows have none, so that columns say those fields."""
+    return pc.fill_null(column(rows, "otlp_residue").cast(BYTES), b""), ~present(rows, "otlp_residue")
 
 
 def run_ids(rows: pa.Table, name: str = "run_id") -> Octets:

@@ -1,6 +1,7 @@
 """Stored log records as serialised OTLP log records, by columns: as `otlp.log_record_of` says them.
 
-Where the columns are not all there is to say (a residue, a value of a strange type), `log_record_of` says the record.
+What the columns cannot say exactly stands in `otlp_residue`, in fields of the same message. Where a value has a type
+that no attribute has when it comes (somebody else wrote it), `log_record_of` says the record.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 from sqlalchemy import select
 
 from ..storage import EventLog, Reader
-from .columns import Chosen, column, event_ids, numbers, present, run_ids, said_columns
+from .columns import Chosen, column, event_ids, numbers, present, residue, run_ids, said_columns
 from .otlp import log_record_of
 from .variant_attributes import attributes_column
 from .wire import BYTES, Bools, Head, delimited_column, joined
@@ -29,29 +30,30 @@ LOG_COLUMNS = said_columns(
 
 def log_messages(reader: Reader, rows: pa.Table, chosen: Chosen) -> pa.Array:
     """Log records, serialised, one each. `rows` has LOG_COLUMNS of the chosen rows of `event_logs`."""
-    attributes, is_exact = attributes_column(column(rows, "attributes"), 6)
+    residues, has_none = residue(rows)
+    attributes, is_exact = attributes_column(column(rows, "attributes"), 6, has_none)
     messages = joined(
-        _heads(rows),
+        _heads(rows, has_none),
         delimited_column(3, column(rows, "severity_text")),
-        _bodies(column(rows, "content")),
+        _bodies(pc.if_else(pa.array(has_none), column(rows, "content"), None)),
         attributes,
         delimited_column(12, column(rows, "name")),
+        residues,
     )
-    inexact = ~is_exact | present(rows, "otlp_residue")
-    return _corrected(reader, rows, messages, inexact, chosen) if inexact.any() else messages
+    return messages if is_exact.all() else _corrected(reader, rows, messages, ~is_exact, chosen)
 
 
-def _heads(rows: pa.Table) -> pa.Array:
+def _heads(rows: pa.Table, is_exact: Bools) -> pa.Array:
     """What is short in a record."""
     return (
         Head(rows.num_rows)
-        .fixed_field(1, numbers(rows, "time_unix_nano"))
+        .fixed_field(1, numbers(rows, "time_unix_nano") * is_exact)
         .varint_field(2, numbers(rows, "severity_number"))
         .varint_field(7, numbers(rows, "dropped_attributes_count"))
         .fixed_field(8, numbers(rows, "flags").astype(np.uint32))
-        .id_field(9, run_ids(rows), present(rows, "run_id"))
-        .id_field(10, event_ids(numbers(rows, "event_id")), present(rows, "event_id"))
-        .fixed_field(11, numbers(rows, "observed_time_unix_nano"))
+        .id_field(9, run_ids(rows), present(rows, "run_id") & is_exact)
+        .id_field(10, event_ids(numbers(rows, "event_id")), present(rows, "event_id") & is_exact)
+        .fixed_field(11, numbers(rows, "observed_time_unix_nano") * is_exact)
         .column()
     )
 

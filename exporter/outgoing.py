@@ -18,7 +18,8 @@ from typing import Any
 from uuid import UUID
 
 import pyarrow as pa
-from sqlalchemy import BigInteger, ColumnElement, and_, bindparam, func, or_, select, true, tuple_
+import pyarrow.compute as pc
+from sqlalchemy import BigInteger, ColumnElement, and_, bindparam, func, or_, select, true
 
 from ..storage import EventLog, ExecutionEvent, Reader, WorkflowMetric, event_id_text
 from .blocks import Blocks, Records
@@ -30,7 +31,7 @@ from .wire import BYTES
 _NO_RUN = "0" * 32
 _LAST = (1 << 63) - 1
 # Read before it is known how large records are, and so many times as many as were read are read next.
-_FIRST_RECORDS = 512
+_FIRST_RECORDS = 64
 _GROWTH = 16
 _LIMIT = bindparam("records_max", type_=BigInteger, required=False)
 _PART_OF_POSITION = {
@@ -138,11 +139,12 @@ class _Feed:
     def __init__(self, form: _Form, where: ColumnElement[bool]) -> None:
         order = (form.table.c.stored_at_unix_nano, *form.order)
         behind = and_(_beyond(order, "after"), form.condition, where)
-        # Says nothing new, but prunes the scan.
+        # These say nothing new, but prune the scan.
         bounds = order[0].between(_bound("after", order[0]), _bound("until", order[0]))
         self.count = select(func.count()).where(behind)
         self.places = select(*order).where(behind, order[0] >= _bound("after", order[0])).order_by(*order).limit(_LIMIT)
-        self.chosen = and_(bounds, behind, ~_beyond(order, "until"))
+        starts = form.order[0].between(_bound("earliest", order[1]), _bound("latest", order[1]))
+        self.chosen = and_(bounds, starts, behind, ~_beyond(order, "until"))
         self.records = select(*form.columns).where(self.chosen).order_by(*order)
         self.messages = form.messages
 
@@ -154,9 +156,10 @@ def _feed(signal: Signal, where: ColumnElement[bool] | None) -> _Feed:
 
 
 def _beyond(order: Sequence[ColumnElement[Any]], place: str) -> ColumnElement[bool]:
-    stamp, *within = order
-    last = [_bound(place, column) for column in order]
-    return or_(stamp > last[0], and_(stamp == last[0], tuple_(*within) > tuple_(*last[1:])))
+    """Column by column: comparing tuples, the engine builds one for every row that it looks at."""
+    first, *others = order
+    later = first > _bound(place, first)
+    return or_(later, and_(first == _bound(place, first), _beyond(others, place))) if others else later
 
 
 def _bound(place: str, column: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -179,7 +182,8 @@ def _portions(reader: Reader, feed: _Feed, after: Position, places: pa.Table, by
     while count < places.num_rows and size < bytes_max:
         end = min(count + wanted, places.num_rows)
         until = _position(places, end - 1)
-        records = _records(reader, feed, _values(after=after, until=until))
+        values = _values(after=after, until=until) | _bounds(places.slice(count, end - count))
+        records = _records(reader, feed, values)
         yield records
         count, after, size = end, until, size + max(1, records.size)
         wanted = max(1, min(end * _GROWTH, (bytes_max - size) * end // size + 1))
@@ -189,6 +193,11 @@ def _records(reader: Reader, feed: _Feed, values: dict[str, Any]) -> Records:
     rows = reader.arrow(feed.records, values).combine_chunks()
     messages = feed.messages(reader, rows, Chosen(feed.chosen, values))
     return Records(messages, numbers(rows, "resource_id"), numbers(rows, "scope_id"))
+
+
+def _bounds(places: pa.Table) -> dict[str, Any]:
+    starts = pc.min_max(places.column(1)).as_py()
+    return {"earliest_started_at": starts["min"], "latest_started_at": starts["max"]}
 
 
 def _position(places: pa.Table, row: int) -> Position:

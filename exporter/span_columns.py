@@ -1,6 +1,7 @@
 """Stored events as serialised OTLP spans, by columns: as `otlp.spans_of` says them, many times as fast.
 
-Where the columns are not all there is to say (a residue, a value of a strange type), `spans_of` says the span.
+What the columns cannot say exactly stands in `otlp_residue`, in fields of the same message. Where a value has a type
+that no attribute has when it comes (somebody else wrote it), `spans_of` says the span.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pyarrow.compute as pc
 from sqlalchemy import BigInteger, ColumnElement, Select, bindparam, select, tuple_
 
 from ..storage import EventLink, EventLog, ExecutionEvent, Histories, Reader, run_id_text
-from .columns import Chosen, column, event_ids, numbers, present, run_ids, said_columns
+from .columns import Chosen, column, event_ids, numbers, present, residue, run_ids, said_columns
 from .otlp import key_values, spans_of
 from .variant_attributes import attributes_column
 from .wire import BYTES, Bools, Head, delimited, delimited_column, empty, grouped, joined
@@ -40,31 +41,33 @@ SPAN_COLUMNS = said_columns(
 
 def span_messages(reader: Reader, rows: pa.Table, chosen: Chosen) -> pa.Array:
     """Events as serialised spans, one each. `rows` has SPAN_COLUMNS of the chosen events."""
-    attributes, is_exact = attributes_column(column(rows, "attributes"), _ATTRIBUTES)
+    residues, has_none = residue(rows)
+    attributes, is_exact = attributes_column(column(rows, "attributes"), _ATTRIBUTES, has_none)
     logs, logs_are_exact = _log_fields(rows, _parts(reader, _LOGS, rows, chosen))
     links, links_are_exact = _link_fields(rows, _parts(reader, _LINKS, rows, chosen))
     messages = joined(
-        _heads(rows),
+        _heads(rows, has_none),
         delimited_column(_TRACE_STATE, column(rows, "trace_state")),
         delimited_column(_NAME, column(rows, "name")),
         _statuses(rows),
         attributes,
-        _histories(reader, rows),
+        _histories(reader, rows, has_none),
         logs,
         links,
+        residues,
     )
-    inexact = ~(is_exact & logs_are_exact & links_are_exact) | present(rows, "otlp_residue")
+    inexact = ~(is_exact & logs_are_exact & links_are_exact)
     return _corrected(reader, rows, messages, inexact) if inexact.any() else messages
 
 
-def _heads(rows: pa.Table) -> pa.Array:
+def _heads(rows: pa.Table, is_exact: Bools) -> pa.Array:
     """What is short in a span."""
     span_ids = pc.coalesce(column(rows, "otel_span_id"), column(rows, "id")).to_numpy()
     head = Head(rows.num_rows).id_field(1, run_ids(rows)).id_field(2, event_ids(span_ids))
-    head.id_field(4, event_ids(numbers(rows, "parent_event_id")), present(rows, "parent_event_id"))
+    head.id_field(4, event_ids(numbers(rows, "parent_event_id")), present(rows, "parent_event_id") & is_exact)
     head.varint_field(6, numbers(rows, "kind"))
-    head.fixed_field(7, numbers(rows, "started_at_unix_nano"))
-    head.fixed_field(8, numbers(rows, "completed_at_unix_nano"))
+    head.fixed_field(7, numbers(rows, "started_at_unix_nano") * is_exact)
+    head.fixed_field(8, numbers(rows, "completed_at_unix_nano") * is_exact)
     head.varint_field(10, numbers(rows, "dropped_attributes_count"))
     head.varint_field(12, numbers(rows, "dropped_events_count"))
     head.varint_field(14, numbers(rows, "dropped_links_count"))
@@ -79,11 +82,13 @@ def _statuses(rows: pa.Table) -> pa.Array:
     return delimited_column(_STATUS, pc.if_else(said.is_valid(), statuses, pa.scalar(None, BYTES)))
 
 
-def _histories(reader: Reader, rows: pa.Table) -> pa.Array:
+def _histories(reader: Reader, rows: pa.Table, wanted: Bools) -> pa.Array:
     """The attributes that repeat a conversation."""
-    if not present(rows, "history_id").any():
+    wanted = wanted & present(rows, "history_id")
+    if not wanted.any():
         return empty(rows.num_rows)
-    ids = [said and run_id_text(UUID(said)) for said in column(rows, "history_id").to_pylist()]
+    kept = pc.if_else(pa.array(wanted), column(rows, "history_id"), None).to_pylist()
+    ids = [None if history_id is None else run_id_text(UUID(history_id)) for history_id in kept]
     histories = Histories(reader.rows, ids)
     return pa.array([_attributes(histories.text(history_id)) if history_id else b"" for history_id in ids], BYTES)
 
@@ -95,30 +100,34 @@ def _attributes(history: str) -> bytes:
 
 def _log_fields(rows: pa.Table, logs: pa.Table) -> tuple[pa.Array, Bools]:
     """Of each row its span events, and whether they are exact."""
-    attributes, is_exact = attributes_column(column(logs, "attributes"), 3)
+    residues, has_none = residue(logs)
+    attributes, is_exact = attributes_column(column(logs, "attributes"), 3, has_none)
     messages = joined(
         Head(logs.num_rows)
-        .fixed_field(1, numbers(logs, "time_unix_nano"))
+        .fixed_field(1, numbers(logs, "time_unix_nano") * has_none)
         .varint_field(4, numbers(logs, "dropped_attributes_count"))
         .column(),
         delimited_column(2, column(logs, "name")),
         attributes,
+        residues,
     )
     return _of_owners(rows, logs, delimited_column(_SPAN_EVENTS, messages), is_exact)
 
 
 def _link_fields(rows: pa.Table, links: pa.Table) -> tuple[pa.Array, Bools]:
     """Of each row its links, and whether they are exact."""
-    attributes, is_exact = attributes_column(column(links, "attributes"), 4)
+    residues, has_none = residue(links)
+    attributes, is_exact = attributes_column(column(links, "attributes"), 4, has_none)
     messages = joined(
         Head(links.num_rows)
-        .id_field(1, run_ids(links, "linked_run_id"), present(links, "linked_run_id"))
-        .id_field(2, event_ids(numbers(links, "linked_event_id")), present(links, "linked_event_id"))
+        .id_field(1, run_ids(links, "linked_run_id"), present(links, "linked_run_id") & has_none)
+        .id_field(2, event_ids(numbers(links, "linked_event_id")), present(links, "linked_event_id") & has_none)
         .varint_field(5, numbers(links, "dropped_attributes_count"))
         .fixed_field(6, numbers(links, "flags").astype(np.uint32))
         .column(),
         delimited_column(3, column(links, "trace_state")),
         attributes,
+        residues,
     )
     return _of_owners(rows, links, delimited_column(_SPAN_LINKS, messages), is_exact)
 
@@ -134,7 +143,7 @@ def _of_owners(rows: pa.Table, parts: pa.Table, fields: pa.Array, is_exact: Bool
     order = np.argsort(owners, kind="stable")
     ends = np.searchsorted(owners[order], np.arange(rows.num_rows + 1))
     are_exact = np.ones(rows.num_rows, bool)
-    are_exact[owners[~is_exact | present(parts, "otlp_residue")]] = False
+    are_exact[owners[~is_exact]] = False
     return grouped(fields.take(pa.array(order)), ends), are_exact
 
 

@@ -49,17 +49,17 @@ class _UnknownType(ValueError):
     """A value that is of none of the types that attributes have."""
 
 
-def attributes_column(variants: pa.StructArray, field: int) -> tuple[pa.Array, Bools]:
-    """Of each row its attributes, as fields `field` of type KeyValue one after another; and whether that is all of
-    them: it is not for what is no object, and where a value has a type that attributes do not have."""
+def attributes_column(variants: pa.StructArray, field: int, wanted: Bools) -> tuple[pa.Array, Bools]:
+    """Of each row that is wanted its attributes, as fields `field` of type KeyValue one after another; and whether they
+    are what is wanted: not where the row is no object, or a value has a type that attributes do not have."""
     metadata, octets, starts = _Metadata(variants.field("metadata")), *_bytes_of(variants.field("value"))
-    is_said = variants.is_valid().to_numpy(zero_copy_only=False) & (octets[starts] & 3 == _OBJECT)
+    is_said = wanted & variants.is_valid().to_numpy(zero_copy_only=False) & (octets[starts] & 3 == _OBJECT)
     rows, entries, members = _members(octets, starts, is_said)
     values = _Values(octets, members, metadata.shapes[rows], metadata)
     pairs = _pairs(field, metadata.keys_at(rows, entries), values)
     ends = np.searchsorted(rows, np.arange(len(variants) + 1))
     is_said[rows[values.is_unknown]] = False
-    return grouped(pairs, ends), is_said
+    return grouped(pairs, ends), is_said | ~wanted
 
 
 def _pairs(field: int, keys: pa.Array, values: _Values) -> pa.Array:
