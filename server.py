@@ -31,6 +31,8 @@ from .settings import Settings
 from .storage import SqlLimits, Store, Upkeep
 
 GRACE_S = 5.0
+# How long questions under way when the server stops have for their answer.
+ANSWERS_S = 2.0
 
 
 class CannotServe(Exception):
@@ -75,7 +77,7 @@ def serving(settings: Settings, on_end: Callable[[], None]) -> Iterator[Addresse
         grpc = _grpc_server(intake, settings, jaeger_services(app.state.asker.elsewhere(), run_as_otlp))
         parts.callback(grpc.stop, GRACE_S)
         grpc.start()
-        parts.enter_context(_http_serving(app, listener, on_end))
+        parts.enter_context(_http_serving(app, listener, on_end, store.end_reads))
         parts.callback(app.state.streams.end)  # else the HTTP server would wait for them
         http_port = listener.getsockname()[1]
         yield Addresses(
@@ -133,7 +135,9 @@ def _listen(host: str, port: int, option: str) -> socket.socket:
 
 
 @contextmanager
-def _http_serving(app: FastAPI, listener: socket.socket, on_end: Callable[[], None]) -> Iterator[None]:
+def _http_serving(
+    app: FastAPI, listener: socket.socket, on_end: Callable[[], None], end_questions: Callable[[], None]
+) -> Iterator[None]:
     """uvicorn on a thread of its own: signals stay with the main thread."""
     config = uvicorn.Config(app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=int(GRACE_S))
     server = _HttpServer(config)
@@ -155,6 +159,8 @@ def _http_serving(app: FastAPI, listener: socket.socket, on_end: Callable[[], No
             raise CannotServe("the HTTP server ended by itself; the reason is above")
     finally:
         server.should_exit = True
+        thread.join(ANSWERS_S)
+        end_questions()
         thread.join()
 
 

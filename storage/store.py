@@ -13,8 +13,11 @@ from .counting import count_portion
 from .engine import database_path, open_engine
 from .hashed import HashedBatch, PreparedHashed, prepare_hashed
 from .preparing import PreparedBatch, prepare
-from .reading import Reader, read_transaction
+from .reading import Reader, Reads
 from .writing import Writer
+
+# A statement looks for being ended many times a second.
+READS_END_S_MAX = 5.0
 
 
 class Store:
@@ -27,6 +30,7 @@ class Store:
         try:
             migrate.prepare(self.engine, str(path))
             self._writer = Writer(self.engine)
+            self._reads = Reads(self.engine)
         except BaseException:
             self.engine.dispose()
             raise
@@ -92,9 +96,14 @@ class Store:
 
     def read(self, *, seconds_max: float = 30.0) -> AbstractContextManager[Reader]:
         """A read-only transaction, ended after `seconds_max` seconds. Raises QueryTimeout within."""
-        return read_transaction(self.engine, seconds_max)
+        return self._reads.transaction(seconds_max)
+
+    def end_reads(self) -> None:
+        """Ends the reads under way, which raise QueryTimeout; returns when they are over, within READS_END_S_MAX."""
+        self._reads.end("stopped: the store is about to be closed; ask again later", READS_END_S_MAX)
 
     def close(self) -> None:
-        """Folds the write-ahead log into the file and closes it."""
+        """Ends the reads under way, folds the write-ahead log into the file and closes it."""
+        self.end_reads()
         self._writer.close()
         self.engine.dispose()

@@ -1,0 +1,52 @@
+"""Reads of a store that is closed meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from clew.storage import QueryTimeout, Store
+
+WITHOUT_END = text("SELECT count(*) FROM range(1000000000000) WHERE range % 7 = 3")
+
+
+def read_without_end(store: Store, begun: threading.Event) -> None:
+    with store.read() as reader:
+        begun.set()
+        reader.rows(WITHOUT_END)
+
+
+def test_closing_ends_reads_under_way(tmp_path: Path) -> None:
+    """They say why, the store closes in order, and the file can be opened again."""
+    path = str(tmp_path / "clew.duckdb")
+    store, begun = Store.open(path), threading.Event()
+    with ThreadPoolExecutor(1) as thread:
+        asked = thread.submit(read_without_end, store, begun)
+        assert begun.wait(30)
+        store.close()
+        with pytest.raises(QueryTimeout, match="about to be closed"):
+            asked.result()
+    Store.open(path).close()
+
+
+def test_reads_may_begin_after_others_were_ended(store: Store) -> None:
+    """Only those under way are ended."""
+    begun = threading.Event()
+    with ThreadPoolExecutor(1) as thread:
+        asked = thread.submit(read_without_end, store, begun)
+        assert begun.wait(30)
+        store.end_reads()
+        with pytest.raises(QueryTimeout):
+            asked.result()
+    with store.read() as reader:
+        assert len(reader.rows(text("SELECT 1 AS one"))) == 1
+
+
+def test_a_read_that_takes_too_long_says_so(store: Store) -> None:
+    """By its own limit."""
+    with pytest.raises(QueryTimeout, match=r"stopped after 0\.1 s"), store.read(seconds_max=0.1) as reader:
+        reader.rows(WITHOUT_END)
