@@ -113,8 +113,10 @@ class Batch:
 
     def _give_up(self, sender: Sends, answer: Answer) -> Answer | None:
         empty = sender.send(self._signal, b"")
-        if empty.verdict is not Verdict.TAKEN:
+        if empty.verdict is Verdict.REFUSED:
             return replace(empty, message=f"it refuses everything, an empty request too: {empty.message}")
+        if empty.verdict is not Verdict.TAKEN:
+            return empty
         piece = self._pieces.popleft()
         self.refused += piece.records
         _log.warning("%s refused %s: %s", self._target, self._named(piece), answer.message)

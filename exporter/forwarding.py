@@ -30,9 +30,8 @@ from .senders import Sender, Sends, sender_to
 from .target_answers import Answer, Verdict
 from .targets import Target
 
-LOOK_EVERY_S = 0.1
-# How long a few records wait for more: each batch is a commit of the cursor, and an encoding.
-GATHER_S = 0.5
+# A look is a read of the store, and a batch is a commit of the cursor: a few records wait for more.
+LOOK_EVERY_S = 0.5
 FEW_RECORDS, FEW_BYTES = 1_024, 1 << 20
 PAUSE_S_MIN, PAUSE_S_MAX = 0.25, 30.0
 NOT_TAKEN_S = 3600.0
@@ -228,6 +227,7 @@ class _Lane:
         if read is not None:
             return read, Batch(self.cursor.target, self._signal, read.request, read.records)
         self._read_up_to, self._position = committed, max(self._position, Position.at(committed))
+        self.state, self.trouble = State.SENDING, _NO_TROUBLE
         if time.monotonic() - self._saved_at >= SAVE_EVERY_S:
             self.settle()
         return None
@@ -245,7 +245,7 @@ class _Lane:
         """From the beginning of a batch to the next. A few records wait for more. Ingest goes first: while it works,
         half of the time is left to it."""
         if read.records < FEW_RECORDS and len(read.request) < FEW_BYTES:
-            return GATHER_S
+            return LOOK_EVERY_S
         return 2 * took_s if self._store.idle_s < BUSY_S else took_s
 
     def _wait(self, answer: Answer) -> None:

@@ -22,11 +22,10 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
 from .outgoing import Signal
 from .target_answers import Answer, Verdict, answer_of_http, answer_of_status, no_otlp, unreachable
-from .targets import BadTarget, Target
+from .targets import LOOPBACK, BadTarget, Target
 
 _ANSWER_BYTES_MAX = 1 << 20
 _GZIP_LEVEL = 1  # a third of the time of the usual one, and a tenth more bytes
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PROTOBUF = "application/x-protobuf"
 
 
@@ -131,7 +130,7 @@ class HttpSender:
         self._url = f"{scheme}://{target.authority}{target.path}/v1"
         self._headers = {**target.headers, "content-type": _PROTOBUF, "user-agent": "clew"}
         # A proxy for the outer world has no business between a server and its own machine.
-        mounts = {f"all://{target.authority}": None} if target.host in _LOOPBACK else None
+        mounts = {f"all://{target.authority}": None} if target.host in LOOPBACK else None
         self._http = httpx.Client(verify=context or False, timeout=target.timeout_s, mounts=mounts)
 
     def send(self, signal: Signal, request: bytes) -> Answer:
@@ -159,7 +158,7 @@ class HttpSender:
 def _channel(target: Target) -> grpc.Channel:
     options: Sequence[tuple[str, Any]] = (
         ("grpc.use_local_subchannel_pool", 1),
-        ("grpc.enable_http_proxy", int(target.host not in _LOOPBACK)),
+        ("grpc.enable_http_proxy", int(target.host not in LOOPBACK)),
         ("grpc.max_receive_message_length", _ANSWER_BYTES_MAX),
         ("grpc.primary_user_agent", "clew"),
     )

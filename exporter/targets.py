@@ -19,6 +19,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 from .outgoing import Signal
 
 TARGETS_MAX = 16
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _TIMEOUT_S = 30.0
 # Whether it is gRPC, whether it is TLS, the port where none is said.
 _SCHEMES = {
@@ -90,7 +91,7 @@ class Target:
             signals=_signals(said),
             filter=said.get("filter", [""])[0],
             **_tls_files(said, is_tls),
-            compression=_compression(said.get("compression", ["gzip"])[0]),
+            compression=_compression(said.get("compression", ["none" if url.hostname in LOOPBACK else "gzip"])[0]),
             timeout_s=_timeout(said.get("timeout", [f"{_TIMEOUT_S}"])[0]),
         )
 

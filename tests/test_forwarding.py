@@ -100,8 +100,9 @@ def test_spans_leave_in_the_order_of_commits(store: Store, a_target: Callable[..
 
 @BOTH
 def test_headers_are_sent_along(store: Store, a_target: Callable[..., ExitStack]) -> None:
-    """With every request."""
-    with a_target() as target, forwarding(store, f"{target.url}?name=t&header=authorization:Bearer%20x") as sending:
+    """With every request, compressed too."""
+    said = "name=t&header=authorization:Bearer%20x&compression=gzip"
+    with a_target() as target, forwarding(store, f"{target.url}?{said}") as sending:
         write(store, 1)
         until(lambda: state_of(sending, "t").sent == 1)
         assert {headers["authorization"] for headers in target.headers} == {"Bearer x"}
