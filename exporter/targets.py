@@ -28,7 +28,7 @@ _SCHEMES = {
     "otlp-http": (False, False, 4318),
     "otlp-https": (False, True, 4318),
 }
-_PARAMETERS = ("name", "header", "signals", "filter", "ca", "cert", "key", "compression", "timeout")
+PARAMETERS = ("name", "header", "signals", "filter", "ca", "cert", "key", "compression", "timeout")
 _TLS_FILES = ("ca", "cert", "key")
 _NAME = re.compile(r"[\w.:@-]{1,64}", re.ASCII)
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+", re.ASCII)
@@ -134,8 +134,8 @@ def _parameters(query: str) -> dict[str, list[str]]:
     """A plus is a plus here: tokens have some."""
     said: dict[str, list[str]] = {}
     for name, value in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True):
-        if name not in _PARAMETERS:
-            raise BadTarget(f"targets know no parameter {name[:40]!r}; there are {', '.join(_PARAMETERS)}")
+        if name not in PARAMETERS:
+            raise BadTarget(f"targets know no parameter {name[:40]!r}; there are {', '.join(PARAMETERS)}")
         said.setdefault(name, []).append(value)
     repeated = [name for name, values in said.items() if len(values) > 1 and name != "header"]
     if repeated:
