@@ -77,7 +77,7 @@ def serving(settings: Settings, on_end: Callable[[], None]) -> Iterator[Addresse
         grpc = _grpc_server(intake, settings, jaeger_services(app.state.asker.elsewhere(), run_as_otlp))
         parts.callback(grpc.stop, GRACE_S)
         grpc.start()
-        parts.enter_context(_http_serving(app, listener, on_end, store.end_reads))
+        parts.enter_context(_http_serving(app, listener, on_end, [store.end_reads, app.state.sql_desk.end]))
         parts.callback(app.state.streams.end)  # else the HTTP server would wait for them
         http_port = listener.getsockname()[1]
         yield Addresses(
@@ -136,7 +136,7 @@ def _listen(host: str, port: int, option: str) -> socket.socket:
 
 @contextmanager
 def _http_serving(
-    app: FastAPI, listener: socket.socket, on_end: Callable[[], None], end_questions: Callable[[], None]
+    app: FastAPI, listener: socket.socket, on_end: Callable[[], None], at_the_end: Sequence[Callable[[], None]]
 ) -> Iterator[None]:
     """uvicorn on a thread of its own: signals stay with the main thread."""
     config = uvicorn.Config(app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=int(GRACE_S))
@@ -160,7 +160,8 @@ def _http_serving(
     finally:
         server.should_exit = True
         thread.join(ANSWERS_S)
-        end_questions()
+        for end_questions in at_the_end:
+            end_questions()
         thread.join()
 
 

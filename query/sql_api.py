@@ -78,6 +78,10 @@ class SqlDesk:
             return await to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._threads)
         raise QueryTimeout(f"stopped waiting after {self._limits.seconds_max:g} s; narrow the query")
 
+    def end(self) -> None:
+        """Stops the queries under way and those to come. Any thread may."""
+        self._selecting.end(GRACE_S)
+
     async def _take(self, turn: object) -> None:
         if self._turns.statistics().tasks_waiting >= WAITING_MAX:
             raise Busy(f"{WAITING_MAX} queries are waiting already; ask again in a second")

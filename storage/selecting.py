@@ -63,11 +63,14 @@ class Selecting:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._over = threading.Event()
+        self._under_way = 0
+        self._changed = threading.Condition()
 
     def select(self, query: str, parameters: Parameters, limits: SqlLimits, written: Written) -> SqlAnswer:
         """The rows of `query`, cut at the limits. `written` gives for a column's type the SQL that writes its value
         (`{}`) in the wanted form. Raises QueryRefused, QueryFailed, QueryTimeout and QueryTooLarge."""
-        with self._connection() as connection, _watched(connection, limits.seconds_max):
+        with self._counted(), self._connection() as connection, _watched(connection, limits.seconds_max, self._over):
             self._sandbox.check(connection, query)
             connection.execute("BEGIN TRANSACTION READ ONLY")
             found = connection.sql(query, params=parameters or None)
@@ -76,6 +79,24 @@ class Selecting:
             wanted = ", ".join(f"{form} AS c{place}" for place, form in enumerate(forms))
             reader = found.limit(limits.rows_max + 1).project(wanted).to_arrow_reader(_BATCH_ROWS)
             return SqlAnswer(columns, *_cut(reader, limits))
+
+    def end(self, seconds_max: float) -> None:
+        """Stops the queries under way and those to come, which raise QueryTimeout; returns when none is left, or the
+        time is over."""
+        self._over.set()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._under_way, seconds_max)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._changed:
+            self._under_way += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._under_way -= 1
+                self._changed.notify_all()
 
     @cached_property
     def _sandbox(self) -> Sandbox:
@@ -118,12 +139,13 @@ def _fitting(batch: pa.RecordBatch, bytes_max: int) -> pa.RecordBatch:
 
 
 @contextmanager
-def _watched(connection: duckdb.DuckDBPyConnection, seconds_max: float) -> Iterator[None]:
-    """Stops what runs on `connection` when its time is over or the process grows too much, and says in our words what
-    went wrong."""
+def _watched(connection: duckdb.DuckDBPyConnection, seconds_max: float, over: threading.Event) -> Iterator[None]:
+    """Stops what runs on `connection` when its time is over, `over` is set or the process grows too much, and says in
+    our words what went wrong."""
     stopped: list[StorageError] = []
     ended = threading.Event()
-    watching = threading.Thread(target=_watch, args=(connection, seconds_max, stopped, ended), name="clew-sql-limits")
+    watched = (connection, seconds_max, over, stopped, ended)
+    watching = threading.Thread(target=_watch, args=watched, name="clew-sql-limits")
     try:
         watching.start()
     except RuntimeError as error:  # No thread can be started: another query has taken all the memory there may be.
@@ -143,12 +165,18 @@ def _watched(connection: duckdb.DuckDBPyConnection, seconds_max: float) -> Itera
 
 
 def _watch(
-    connection: duckdb.DuckDBPyConnection, seconds_max: float, stopped: list[StorageError], ended: threading.Event
+    connection: duckdb.DuckDBPyConnection,
+    seconds_max: float,
+    over: threading.Event,
+    stopped: list[StorageError],
+    ended: threading.Event,
 ) -> None:
     until, bytes_before = time.monotonic() + seconds_max, resident_bytes()
     while not ended.wait(_WATCHED_EVERY_S):
         if time.monotonic() >= until:
             stopped.append(QueryTimeout(f"stopped after {seconds_max:g} s; narrow the query or its time range"))
+        elif over.is_set():
+            stopped.append(QueryTimeout("stopped: the store is about to be closed; ask again later"))
         elif resident_bytes() - bytes_before > GROWTH_WATCHED_BYTES:
             stopped.append(_too_large())
         if stopped:

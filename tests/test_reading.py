@@ -1,4 +1,4 @@
-"""Reads of a store that is closed meanwhile."""
+"""Reads that are ended, by the store that is closed or by their limit."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from clew.storage import QueryTimeout, Store
+from clew.storage import QueryTimeout, Selecting, SqlLimits, Store
 
-WITHOUT_END = text("SELECT count(*) FROM range(1000000000000) WHERE range % 7 = 3")
+SQL_WITHOUT_END = "SELECT count(*) FROM range(1000000000000) WHERE range % 7 = 3"
+WITHOUT_END = text(SQL_WITHOUT_END)
 
 
 def read_without_end(store: Store, begun: threading.Event) -> None:
@@ -31,6 +32,19 @@ def test_closing_ends_reads_under_way(tmp_path: Path) -> None:
         with pytest.raises(QueryTimeout, match="about to be closed"):
             asked.result()
     Store.open(path).close()
+
+
+def test_sql_from_outside_is_ended_too(tmp_path: Path) -> None:
+    """Whether it is under way or to come; then the store closes in order."""
+    store = Store.open(str(tmp_path / "clew.duckdb"))
+    selecting = Selecting(store.engine)
+    with ThreadPoolExecutor(2) as threads:
+        asked = [threads.submit(selecting.select, SQL_WITHOUT_END, (), SqlLimits(), lambda _: "{}") for _ in range(2)]
+        selecting.end(30)
+        for query in asked:
+            with pytest.raises(QueryTimeout, match="about to be closed"):
+                query.result()
+    store.close()
 
 
 def test_reads_may_begin_after_others_were_ended(store: Store) -> None:
