@@ -19,6 +19,7 @@ from .wire import Ints, data_of, delimited, delimited_column, lengths_of, offset
 
 # Tag and length of a resource block and of a scope block.
 _FRAMES_BYTES_MAX = 2 * (1 + 5)
+_KNOWN_BYTES_MAX = 4 << 20
 
 
 class Records(NamedTuple):
@@ -44,43 +45,61 @@ class Blocks:
     """A request of as many of the records, from the first one on, as fit into `bytes_max`, but of one at least."""
 
     def __init__(self, reader: Reader, records: Records, bytes_max: int) -> None:
-        self._resources = _origins(reader, Resource, records.resource_ids)
-        self._scopes = _origins(reader, Scope, records.scope_ids)
-        fields = delimited_column(2, records.messages)
-        sizes = lengths_of(fields) + self._sizes_of_blocks(records)
+        self._resource_ids, self._scope_ids = records.resource_ids, records.scope_ids
+        self._resources = _RESOURCES.of(reader, records.resource_ids)
+        self._scopes = _SCOPES.of(reader, records.scope_ids)
+        self._fields = delimited_column(2, records.messages)
+        self._by_block = np.lexsort((records.scope_ids, records.resource_ids))
+        sizes = lengths_of(self._fields)
+        for first in self._by_block[self._beginnings(self._by_block)].tolist():
+            resource, scope = self._origins(first)
+            sizes[first] += _FRAMES_BYTES_MAX + len(resource) + len(scope)
         self.count = max(1, int(np.searchsorted(np.cumsum(sizes), bytes_max, side="right")))
-        self._fields = fields.slice(0, self.count)
-        self._resource_ids, self._scope_ids = records.resource_ids[: self.count], records.scope_ids[: self.count]
-
-    def _sizes_of_blocks(self, records: Records) -> Ints:
-        """At the first record of each block what the block adds at most."""
-        sizes = np.zeros(len(records.messages), np.int64)
-        pairs = np.stack((records.resource_ids, records.scope_ids), axis=1)
-        for (resource_id, scope_id), first in zip(*np.unique(pairs, axis=0, return_index=True), strict=True):
-            sizes[first] = _FRAMES_BYTES_MAX + len(self._resources[resource_id]) + len(self._scopes[scope_id])
-        return sizes
 
     def request(self) -> bytes:
         """The serialised request."""
-        order = np.lexsort((self._scope_ids, self._resource_ids))
-        resource_ids, scope_ids = self._resource_ids[order], self._scope_ids[order]
-        changes = np.flatnonzero(np.diff(resource_ids) | np.diff(scope_ids)) + 1
-        ends = offsets_of(lengths_of(fields := self._fields.take(pa.array(order))))
-        octets = data_of(fields)
-        of_resources: dict[int, list[bytes]] = {}
-        for first, end in pairwise([0, *changes.tolist(), len(order)]):
-            block = self._scopes[scope_ids[first]] + octets[ends[first] : ends[end]].tobytes()
-            of_resources.setdefault(int(resource_ids[first]), []).append(delimited(2, block))
-        blocks = (self._resources[number] + b"".join(scopes) for number, scopes in of_resources.items())
-        return b"".join(delimited(1, block) for block in blocks)
+        order = self._by_block[self._by_block < self.count]
+        fields = self._fields.take(pa.array(order))
+        octets, ends = data_of(fields), offsets_of(lengths_of(fields))
+        of_resources: dict[bytes, list[bytes]] = {}
+        for begin, end in pairwise([*self._beginnings(order).tolist(), len(order)]):
+            resource, scope = self._origins(order[begin])
+            block = delimited(2, scope + octets[ends[begin] : ends[end]].tobytes())
+            of_resources.setdefault(resource, []).append(block)
+        return b"".join(delimited(1, resource + b"".join(blocks)) for resource, blocks in of_resources.items())
+
+    def _beginnings(self, order: Ints) -> Ints:
+        """Where in this order of the records blocks begin."""
+        changes = np.diff(self._resource_ids[order]) | np.diff(self._scope_ids[order])
+        return np.concatenate(([0], np.flatnonzero(changes) + 1))
+
+    def _origins(self, record: int) -> tuple[bytes, bytes]:
+        return self._resources[int(self._resource_ids[record])], self._scopes[int(self._scope_ids[record])]
 
 
-def _origins(reader: Reader, table: type[Resource | Scope], ids: Ints) -> dict[int, bytes]:
-    """What a block says of the resource or scope that it is of, by its id."""
-    rows = reader.rows(select(table.__table__).where(table.id.in_(np.unique(ids).tolist())))
-    return {row["id"]: _origin(row["otlp"], row["schema_url"]) for row in rows}
+class _Origins:
+    """What blocks say of resources or scopes. Their ids are hashes of what they are, so that what is known once stays
+    true, in whatever store."""
+
+    def __init__(self, table: type[Resource | Scope]) -> None:
+        self._table = table
+        self._known: dict[int, bytes] = {}
+
+    def of(self, reader: Reader, ids: Ints) -> dict[int, bytes]:
+        """By their ids; asked for once."""
+        known, wanted = self._known, np.unique(ids).tolist()
+        unknown = [number for number in wanted if number not in known]
+        if unknown:
+            rows = reader.rows(select(self._table.__table__).where(self._table.id.in_(unknown)))
+            asked = {row["id"]: _origin(row["otlp"], row["schema_url"]) for row in rows}
+            self._known = asked if sum(map(len, known.values())) > _KNOWN_BYTES_MAX else known | asked
+            known = known | asked
+        return {number: known[number] for number in wanted}
 
 
 def _origin(otlp: bytes | None, schema_url: str | None) -> bytes:
     said = b"" if otlp is None else delimited(1, otlp)
     return said + (delimited(3, schema_url.encode()) if schema_url else b"")
+
+
+_RESOURCES, _SCOPES = _Origins(Resource), _Origins(Scope)

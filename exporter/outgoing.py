@@ -30,8 +30,10 @@ from .wire import BYTES
 
 _NO_RUN = "0" * 32
 _LAST = (1 << 63) - 1
-# Read before it is known how large records are, and so many times as many as were read are read next.
+# How large records are is known only when they are read: so many are read at first, where nothing is known, and where
+# the last portion says something; then so many times as many as were read.
 _FIRST_RECORDS = 64
+_RECORDS_UNSEEN_MAX = 1024
 _GROWTH = 16
 _LIMIT = bindparam("records_max", type_=BigInteger, required=False)
 _PART_OF_POSITION = {
@@ -109,7 +111,9 @@ def outgoing(  # noqa: PLR0913 two limits and a filter, by name
     places = reader.arrow(feed.places, _values(after=after, records_max=records_max))
     if not places.num_rows:
         return None
-    blocks = Blocks(reader, Records.joined(_portions(reader, feed, after, places, bytes_max)), bytes_max)
+    records = Records.joined(_portions(reader, feed, after, places, bytes_max))
+    feed.record_bytes = max(1, records.size // len(records.messages))
+    blocks = Blocks(reader, records, bytes_max)
     return Outgoing(blocks.request(), blocks.count, _position(places, blocks.count - 1))
 
 
@@ -134,7 +138,8 @@ class _Form:
 
 class _Feed:
     """What to ask for the records of a signal for which `where` holds, see `_values`: how many are behind a position,
-    the first `places` there, and the `records` up to another position, in the order of commits."""
+    the first `places` there, and the `records` up to another position, in the order of commits. `record_bytes`: how
+    large those of the last portion were, which the next ones may resemble."""
 
     def __init__(self, form: _Form, where: ColumnElement[bool]) -> None:
         order = (form.table.c.stored_at_unix_nano, *form.order)
@@ -147,6 +152,7 @@ class _Feed:
         self.chosen = and_(bounds, starts, behind, ~_beyond(order, "until"))
         self.records = select(*form.columns).where(self.chosen).order_by(*order)
         self.messages = form.messages
+        self.record_bytes: int | None = None
 
 
 @lru_cache(maxsize=64)
@@ -176,9 +182,11 @@ def _values(*, records_max: int = 0, **places: Position) -> dict[str, Any]:
 
 
 def _portions(reader: Reader, feed: _Feed, after: Position, places: pa.Table, bytes_max: int) -> Iterator[Records]:
-    """The records at these places, portion by portion until they are enough: how large records are is known only when
-    they are read."""
-    count, size, wanted = 0, 0, _FIRST_RECORDS
+    """The records at these places, portion by portion until they are enough."""
+    count, size = 0, 0
+    wanted = (
+        _FIRST_RECORDS if feed.record_bytes is None else min(_RECORDS_UNSEEN_MAX, bytes_max // feed.record_bytes + 1)
+    )
     while count < places.num_rows and size < bytes_max:
         end = min(count + wanted, places.num_rows)
         until = _position(places, end - 1)

@@ -7,6 +7,7 @@ that no attribute has when it comes (somebody else wrote it), `spans_of` says th
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from sqlalchemy import BigInteger, ColumnElement, Select, bindparam, select, tuple_
+from sqlalchemy import BigInteger, ColumnElement, Select, and_, bindparam, select, tuple_
 
 from ..storage import EventLink, EventLog, ExecutionEvent, Histories, Reader, run_id_text
 from .columns import Chosen, column, event_ids, numbers, present, residue, run_ids, said_columns
@@ -43,8 +44,8 @@ def span_messages(reader: Reader, rows: pa.Table, chosen: Chosen) -> pa.Array:
     """Events as serialised spans, one each. `rows` has SPAN_COLUMNS of the chosen events."""
     residues, has_none = residue(rows)
     attributes, is_exact = attributes_column(column(rows, "attributes"), _ATTRIBUTES, has_none)
-    logs, logs_are_exact = _log_fields(rows, _parts(reader, _LOGS, rows, chosen))
-    links, links_are_exact = _link_fields(rows, _parts(reader, _LINKS, rows, chosen))
+    logs, logs_are_exact = _parts_fields(reader, rows, chosen, _LOGS, _log_fields)
+    links, links_are_exact = _parts_fields(reader, rows, chosen, _LINKS, _link_fields)
     messages = joined(
         _heads(rows, has_none),
         delimited_column(_TRACE_STATE, column(rows, "trace_state")),
@@ -98,8 +99,42 @@ def _attributes(history: str) -> bytes:
     return b"".join(delimited(_ATTRIBUTES, pair.SerializeToString()) for pair in pairs)
 
 
-def _log_fields(rows: pa.Table, logs: pa.Table) -> tuple[pa.Array, Bools]:
-    """Of each row its span events, and whether they are exact."""
+def _parts_fields(
+    reader: Reader, rows: pa.Table, chosen: Chosen, table: Any, fields: Callable[[pa.Table], tuple[pa.Array, Bools]]
+) -> tuple[pa.Array, Bools]:
+    """Of each row the fields that its logs or links are, one after another, and whether all of these are exact."""
+    starts = numbers(rows, "started_at_unix_nano")
+    bounds = {"first_start": int(starts.min()), "last_start": int(starts.max())}
+    # Looking whether there are any costs little; asking whose they are does not.
+    if not reader.arrow(_ANY[table], bounds).num_rows:
+        return empty(rows.num_rows), np.ones(rows.num_rows, bool)
+    parts = reader.arrow(_parts_of(table, chosen.condition), {**chosen.values, **bounds})
+    said, is_exact = fields(parts)
+    keys = _keys(rows, "id")
+    by_key = np.argsort(keys)
+    owners = by_key[np.searchsorted(keys, _keys(parts, "event_id"), sorter=by_key)]
+    order = np.argsort(owners, kind="stable")
+    are_exact = np.ones(rows.num_rows, bool)
+    are_exact[owners[~is_exact]] = False
+    ends = np.searchsorted(owners[order], np.arange(rows.num_rows + 1))
+    return grouped(said.take(pa.array(order)), ends), are_exact
+
+
+@lru_cache(maxsize=64)
+def _parts_of(table: Any, condition: ColumnElement[bool]) -> Select[Any]:
+    """The parts of the events that meet the condition, those of an event in their order."""
+    owners = select(_EVENTS.c.run_id, _EVENTS.c.id).where(condition)
+    return _PARTS[table].where(_in_bounds(table), tuple_(table.c.run_id, table.c.event_id).in_(owners))
+
+
+def _in_bounds(table: Any) -> ColumnElement[bool]:
+    """Whether an event may be one of those that start between two times, which prunes the scan."""
+    bounds = [bindparam(name, type_=BigInteger, required=False) for name in ("first_start", "last_start")]
+    return and_(table.c.event_started_at_unix_nano.between(*bounds), *_OF_EVENTS.get(table, ()))
+
+
+def _log_fields(logs: pa.Table) -> tuple[pa.Array, Bools]:
+    """Logs as a span's events, and whether they are exact."""
     residues, has_none = residue(logs)
     attributes, is_exact = attributes_column(column(logs, "attributes"), 3, has_none)
     messages = joined(
@@ -111,11 +146,11 @@ def _log_fields(rows: pa.Table, logs: pa.Table) -> tuple[pa.Array, Bools]:
         attributes,
         residues,
     )
-    return _of_owners(rows, logs, delimited_column(_SPAN_EVENTS, messages), is_exact)
+    return delimited_column(_SPAN_EVENTS, messages), is_exact
 
 
-def _link_fields(rows: pa.Table, links: pa.Table) -> tuple[pa.Array, Bools]:
-    """Of each row its links, and whether they are exact."""
+def _link_fields(links: pa.Table) -> tuple[pa.Array, Bools]:
+    """Links as a span's, and whether they are exact."""
     residues, has_none = residue(links)
     attributes, is_exact = attributes_column(column(links, "attributes"), 4, has_none)
     messages = joined(
@@ -129,22 +164,7 @@ def _link_fields(rows: pa.Table, links: pa.Table) -> tuple[pa.Array, Bools]:
         attributes,
         residues,
     )
-    return _of_owners(rows, links, delimited_column(_SPAN_LINKS, messages), is_exact)
-
-
-def _of_owners(rows: pa.Table, parts: pa.Table, fields: pa.Array, is_exact: Bools) -> tuple[pa.Array, Bools]:
-    """The fields of each row's parts one after another, and whether all of these are exact. Parts of one event come in
-    their order."""
-    if not parts.num_rows:
-        return empty(rows.num_rows), np.ones(rows.num_rows, bool)
-    keys = _keys(rows, "id")
-    by_key = np.argsort(keys)
-    owners = by_key[np.searchsorted(keys, _keys(parts, "event_id"), sorter=by_key)]
-    order = np.argsort(owners, kind="stable")
-    ends = np.searchsorted(owners[order], np.arange(rows.num_rows + 1))
-    are_exact = np.ones(rows.num_rows, bool)
-    are_exact[owners[~is_exact]] = False
-    return grouped(fields.take(pa.array(order)), ends), are_exact
+    return delimited_column(_SPAN_LINKS, messages), is_exact
 
 
 def _keys(rows: pa.Table, event_id: str) -> npt.NDArray[np.bytes_]:
@@ -168,29 +188,13 @@ def _corrected(reader: Reader, rows: pa.Table, messages: pa.Array, inexact: Bool
     return pc.replace_with_mask(messages, pa.array(inexact), said)
 
 
-def _parts(reader: Reader, table: Any, rows: pa.Table, chosen: Chosen) -> pa.Table:
-    """The logs or links of the chosen events, those of an event in their order."""
-    starts = numbers(rows, "started_at_unix_nano")
-    bounds = {"first_start": int(starts.min()), "last_start": int(starts.max())}
-    return reader.arrow(_parts_of(table, chosen.condition), {**chosen.values, **bounds})
-
-
-@lru_cache(maxsize=64)
-def _parts_of(table: Any, condition: ColumnElement[bool]) -> Select[Any]:
-    """The parts of the events that meet the condition; by the bounds of their starts first, which prune the scan."""
-    owners = select(_EVENTS.c.run_id, _EVENTS.c.id).where(condition)
-    bounds = [bindparam(name, type_=BigInteger, required=False) for name in ("first_start", "last_start")]
-    return _PARTS[table].where(
-        table.c.event_started_at_unix_nano.between(*bounds), tuple_(table.c.run_id, table.c.event_id).in_(owners)
-    )
-
-
+# Log records lie among the logs.
+_OF_EVENTS = {_LOGS: (_LOGS.c.log_index >= 0,)}
+_ANY = {table: select(table.c.event_id).where(_in_bounds(table)).limit(1) for table in (_LOGS, _LINKS)}
 _PARTS = {
     _LOGS: select(
         *said_columns(_LOGS, "event_id", "time_unix_nano", "name", "dropped_attributes_count", "otlp_residue")
-    )
-    .where(_LOGS.c.log_index >= 0)
-    .order_by(_LOGS.c.log_index),
+    ).order_by(_LOGS.c.log_index),
     _LINKS: select(
         *said_columns(
             _LINKS,
