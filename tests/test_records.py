@@ -351,3 +351,12 @@ def test_nonsense_harms_nothing(store: Store, name: str, value: Any) -> None:
     more = ("clew.node.id", "clew.node.depends_on", "clew.step.progress", "clew.task.id", "gen_ai.workflow.edges")
     send(store, span(1, dict.fromkeys(more, value), says=[(name, dict.fromkeys(keys, value))]))
     assert len(rows(store, ExecutionEvent)) == len(rows(store, EventLog)) == 1
+
+
+def test_no_time_breaks_the_view_spans(store: Store) -> None:
+    """A time that the engine has no timestamp for is NULL there; times past int64 are stored as its end."""
+    send(store, span(1, {}, start=2**63 - 1, end=2**64 - 1), span(2, {}, start=2**63 - 2, end=0))
+    with store.engine.connect() as connection:
+        assert len(connection.exec_driver_sql("SELECT * FROM spans").all()) == 2
+        times = connection.exec_driver_sql("SELECT start_time::VARCHAR, end_time::VARCHAR FROM spans ORDER BY span_id")
+        assert times.all() == [(None, None), ("2262-04-11 23:47:16.854775806", "1970-01-01 00:00:00")]

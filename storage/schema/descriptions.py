@@ -17,7 +17,7 @@ _SPAN_COLUMNS = {
     "span_id": "Span id as it was sent, 16 hex digits.",
     "parent_span_id": "Span id of the parent, NULL for a root.",
     "name": "Name of the span.",
-    "start_time": "When the span started, UTC.",
+    "start_time": "When the span started, UTC; NULL for a time beyond the calendar (2262).",
     "end_time": "When the span ended, UTC; 1970-01-01 while it is open.",
     "kind": "INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER or UNSPECIFIED.",
     "status_code": "UNSET, OK or ERROR.",
