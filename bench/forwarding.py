@@ -1,0 +1,181 @@
+"""What sending on costs those who send to clew, and how fast a target catches up that was down.
+
+    python bench/forwarding.py --spans 200000 --rounds 3
+
+In turns, so that whatever else the machine does slows all alike: a server without a target, one whose target is down,
+one whose target takes all. Each gets the same spans from several senders. Then the target that was down comes up: it
+must get every span once, in the order in which the server committed them. Prints one JSON line: spans a second that
+were acknowledged, the medians of the rounds, as shares of what the server without a target took; spans a second while
+catching up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from outgoing import REQUEST_SPANS, request_of_runs
+from sqlalchemy import text
+
+from clew.storage import Store
+
+SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
+SENDERS = 16
+KINDS = ("none", "down", "up")
+LIMIT = (("grpc.max_receive_message_length", 64 << 20),)
+
+
+def sink(port: int, path: str) -> None:
+    """Takes every request and writes it into the file after its length, until told to end."""
+    with Path(path).open("wb") as file:
+
+        def export(request: bytes, _context: grpc.ServicerContext) -> bytes:
+            file.write(struct.pack(">I", len(request)) + request)
+            return b""
+
+        handlers = {"Export": grpc.unary_unary_rpc_method_handler(export)}
+        server = grpc.server(ThreadPoolExecutor(1), options=LIMIT)
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        server.add_insecure_port(f"127.0.0.1:{port}")
+        server.start()
+        print("ready", flush=True)
+        signal.sigwait([signal.SIGTERM])
+        server.stop(1).wait()
+
+
+@contextmanager
+def running(*arguments: str, until: str) -> Iterator[dict[str, str]]:
+    """A process that has printed a line that begins so; gives its lines by their first words."""
+    with subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        said = {}
+        for line in process.stdout:
+            word, _, rest = line.strip().partition(" ")
+            said[word] = rest.strip()
+            if word == until:
+                break
+        yield said
+        process.terminate()
+
+
+def server(db: Path, *export: str) -> Any:
+    ports = ("--grpc-port", "0", "--http-port", "0")
+    return running("-m", "clew", "serve", "--db", str(db), *ports, *export, until="data")
+
+
+def taking(port: int, path: Path) -> Any:
+    return running(__file__, "--sink", str(port), "--into", str(path), until="ready")
+
+
+def loaded(target: str, requests: Sequence[bytes]) -> float:
+    """Spans a second, until all are answered."""
+    with grpc.insecure_channel(target) as channel, ThreadPoolExecutor(SENDERS) as senders:
+        export = channel.unary_unary(f"/{SERVICE}/Export")
+        began = time.perf_counter()
+        for _ in senders.map(lambda request: export(request, timeout=120), requests):
+            pass
+        return len(requests) * REQUEST_SPANS / (time.perf_counter() - began)
+
+
+def caught_up(api: str, spans: int) -> float:
+    """Waits until the target has so many spans; gives the seconds."""
+    began = time.perf_counter()
+    while True:
+        answer = httpx.get(api.replace("/api/runs", "/api/exports"), timeout=120, trust_env=False)
+        if answer.json()["exports"][0]["sent"] >= spans:
+            return time.perf_counter() - began
+        time.sleep(0.2)
+
+
+def round_of(kind: str, folder: Path, requests: Sequence[bytes]) -> tuple[float, float | None]:
+    """Spans a second of the load and, for a target that comes up, while it catches up."""
+    port, got = free_port(), folder / "got"
+    export = () if kind == "none" else ("--export", f"otlp-grpc://127.0.0.1:{port}?signals=traces")
+    spans = len(requests) * REQUEST_SPANS
+    if kind == "up":
+        with taking(port, got), server(folder / "x.duckdb", *export) as said:
+            return loaded(said["OTLP/gRPC"], requests), None
+    with server(folder / "x.duckdb", *export) as said:
+        rate = loaded(said["OTLP/gRPC"], requests)
+        if kind == "none":
+            return rate, None
+        with taking(port, got):
+            seconds = caught_up(said["API"], spans)
+    committed = ids_committed(folder / "x.duckdb")
+    for ids in ids_in(got):
+        assert sorted(ids) == sorted(committed[: len(ids)]), "in the order of commits"
+        del committed[: len(ids)]
+    assert not committed, "every span"
+    return rate, spans / seconds
+
+
+def ids_in(path: Path) -> Iterator[list[tuple[str, str]]]:
+    """Those of the spans of each request that a sink got, in its order."""
+    content = memoryview(path.read_bytes())
+    while content:
+        [size] = struct.unpack_from(">I", content)
+        request = ExportTraceServiceRequest.FromString(content[4 : 4 + size])
+        content = content[4 + size :]
+        spans = (span for block in request.resource_spans for scope in block.scope_spans for span in scope.spans)
+        yield [(span.trace_id.hex(), span.span_id.hex()) for span in spans]
+
+
+def ids_committed(path: Path) -> list[tuple[str, str]]:
+    """Those of the spans in the file, in the order of commits."""
+    store = Store.open(str(path))
+    in_order = "SELECT CAST(run_id AS TEXT) r, event_id_text(id) e FROM execution_events ORDER BY stored_at_unix_nano, "
+    with store.read() as reader:
+        rows = reader.rows(text(in_order + "started_at_unix_nano, run_id, id"))
+        ids = [(row["r"].replace("-", ""), row["e"]) for row in rows]
+    store.close()
+    return ids
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--spans", type=int, default=200_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sink", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--into", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.sink:
+        sink(arguments.sink, arguments.into)
+        return
+    requests = [request_of_runs(f"agents-{number % 5}", 0) for number in range(arguments.spans // REQUEST_SPANS)]
+    rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    catching_up = []
+    for _ in range(arguments.rounds):
+        for kind in KINDS:
+            with tempfile.TemporaryDirectory() as folder:
+                rate, caught = round_of(kind, Path(folder), requests)
+            rates[kind].append(rate)
+            catching_up += [caught] if caught else []
+    medians = {kind: statistics.median(of_kind) for kind, of_kind in rates.items()}
+    shares = {f"{kind}_share": round(medians[kind] / medians["none"], 3) for kind in KINDS[1:]}
+    told = {"none_spans_per_s": round(medians["none"]), **shares}
+    print(json.dumps({**told, "catching_up_spans_per_s": round(statistics.median(catching_up))}))
+
+
+if __name__ == "__main__":
+    main()
