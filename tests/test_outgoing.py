@@ -142,13 +142,29 @@ def test_log_records_go_as_they_came(
     assert sorted(said) == sorted(each for r in sent for each in test_lossless_logs.said_by(r, number))
 
 
-def test_points_go_as_they_came(store: Store) -> None:
-    """A point of every shape, in a metric of its own, under its resource."""
-    sent = test_ingest_metrics.request(*test_ingest_metrics.ONE_OF_EACH, service="maze")
-    store.write_hashed(read_metric_requests([sent]).batch)
-    [portion] = portions(store, Signal.METRICS)
-    assert ExportMetricsServiceRequest.FromString(portion.request) == ExportMetricsServiceRequest.FromString(sent)
-    assert portion.records == len(test_ingest_metrics.ONE_OF_EACH)
+@given(drawn=st.lists(test_ingest_metrics.blocks, min_size=1, max_size=2), records_max=portion_sizes)
+@DETERMINISTIC
+def test_points_go_as_they_came(
+    shared_store: Store, drawn: list[test_ingest_metrics.ResourceMetrics], records_max: int
+) -> None:
+    """So do points of all shapes, each in a metric of its own."""
+    example = f"{next(example_numbers)} "
+    sent = ExportMetricsServiceRequest(resource_metrics=drawn)
+    for block in sent.resource_metrics:
+        for scope_block in block.scope_metrics:
+            for metric in scope_block.metrics:
+                metric.name = example + metric.name
+    after = Position.at(shared_store.commits.last)
+    batch = read_metric_requests([sent.SerializeToString()]).batch
+    if batch is not None:
+        shared_store.write_hashed(batch)
+    said = [
+        each
+        for portion in portions(shared_store, Signal.METRICS, after, records_max=records_max)
+        for each in test_ingest_metrics.said_by(ExportMetricsServiceRequest.FromString(portion.request), example)
+    ]
+    expected = test_ingest_metrics.said_by(sent, example)
+    assert (set(said), len(said)) == (expected, len(expected))
 
 
 values = st.recursive(
