@@ -32,9 +32,9 @@ _NO_RUN = "0" * 32
 _LAST = (1 << 63) - 1
 # How large records are is known only when they are read: so many are read at first, where nothing is known, and where
 # the last portion says something; then so many times as many as were read.
-_FIRST_RECORDS = 64
-_RECORDS_UNSEEN_MAX = 1024
-_GROWTH = 16
+_FIRST_RECORDS = 32
+_RECORDS_UNSEEN_MAX = 256
+_GROWTH = 32
 _LIMIT = bindparam("records_max", type_=BigInteger, required=False)
 _PART_OF_POSITION = {
     "stored_at_unix_nano": "stamp",
@@ -106,8 +106,28 @@ def outgoing(  # noqa: PLR0913 two limits and a filter, by name
 ) -> Outgoing | None:
     """The next records behind `after`, None where there are none yet: `records_max` at most, and no more than fit into
     `bytes_max`, but one that is larger alone goes alone. `where`: only spans that meet this condition on
-    `execution_events`; for TRACES only. Raises QueryTimeout."""
+    `execution_events`; for TRACES only, and the same object each time, as what is asked is compiled for it. Raises
+    QueryTimeout, and StorageError where a part of a history is missing; what is asked next then has few records, in
+    case they were too large to be read together."""
     feed = _feed(signal, where)
+    try:
+        found = _read(
+            reader, feed, after, min(records_max, _FIRST_RECORDS) if feed.has_failed else records_max, bytes_max
+        )
+    except Exception:
+        feed.has_failed = True
+        raise
+    feed.has_failed = False
+    return found
+
+
+def waiting(reader: Reader, signal: Signal, after: Position, *, where: ColumnElement[bool] | None = None) -> int:
+    """How many records are behind `after`, of those that meet `where`. Raises QueryTimeout."""
+    [[count]] = reader.arrow(_feed(signal, where).count, _values(after=after)).to_pydict().values()
+    return int(count)
+
+
+def _read(reader: Reader, feed: _Feed, after: Position, records_max: int, bytes_max: int) -> Outgoing | None:
     places = reader.arrow(feed.places, _values(after=after, records_max=records_max))
     if not places.num_rows:
         return None
@@ -115,12 +135,6 @@ def outgoing(  # noqa: PLR0913 two limits and a filter, by name
     feed.record_bytes = max(1, records.size // len(records.messages))
     blocks = Blocks(reader, records, bytes_max)
     return Outgoing(blocks.request(), blocks.count, _position(places, blocks.count - 1))
-
-
-def waiting(reader: Reader, signal: Signal, after: Position, *, where: ColumnElement[bool] | None = None) -> int:
-    """How many records are behind `after`, of those that meet `where`. Raises QueryTimeout."""
-    [[count]] = reader.arrow(_feed(signal, where).count, _values(after=after)).to_pydict().values()
-    return int(count)
 
 
 @dataclass(frozen=True)
@@ -139,7 +153,8 @@ class _Form:
 class _Feed:
     """What to ask for the records of a signal for which `where` holds, see `_values`: how many are behind a position,
     the first `places` there, and the `records` up to another position, in the order of commits. `record_bytes`: how
-    large those of the last portion were, which the next ones may resemble."""
+    large those of the last portion were, which the next ones may resemble. `has_failed`: whether the last portion could
+    not be read."""
 
     def __init__(self, form: _Form, where: ColumnElement[bool]) -> None:
         order = (form.table.c.stored_at_unix_nano, *form.order)
@@ -153,6 +168,7 @@ class _Feed:
         self.records = select(*form.columns).where(self.chosen).order_by(*order)
         self.messages = form.messages
         self.record_bytes: int | None = None
+        self.has_failed = False
 
 
 @lru_cache(maxsize=64)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+import duckdb
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
-from sqlalchemy import ColumnElement, text
+from sqlalchemy import ColumnElement, Integer, cast, text
 
 from clew.collector.log_records import read_log_requests
 from clew.collector.metric_points import read_metric_requests
@@ -390,6 +391,17 @@ def test_a_filter_lets_some_spans_pass(store: Store) -> None:
     ]
     with store.read() as reader:
         assert waiting(reader, Signal.TRACES, found[0].position, where=where) == 1
+
+
+def test_what_cannot_be_read_together_is_read_by_few(store: Store) -> None:
+    """After a portion that could not be read the next one is small, and then they are as before."""
+    commit(store, *(span(number) for number in range(1, 201)))
+    where = cast(ExecutionEvent.__table__.c.name, Integer) > 0
+    with pytest.raises(duckdb.ConversionException):
+        next(portions(store, where=where))
+    with store.engine.begin() as connection:
+        connection.execute(text("UPDATE execution_events SET name = 7"))
+    assert [portion.records for portion in portions(store, where=where)] == [32, 168]
 
 
 # --- positions --------------------------------------------------------------------------------------------------------
