@@ -186,10 +186,10 @@ class _Lane:
 
     def step(self, sender: Sends) -> None:
         """Does what is next and sets when to be stepped again. Raises StorageError."""
-        began = time.monotonic()
+        worked_before_s = time.thread_time()
         self._in_hand = self._in_hand or self._next()
         if self._in_hand is None:
-            self.due = began + LOOK_EVERY_S
+            self.due = time.monotonic() + LOOK_EVERY_S
             return
         read, batch = self._in_hand
         answer = None if batch.is_done else batch.step(sender)
@@ -197,7 +197,7 @@ class _Lane:
             self._wait(answer)
         elif batch.is_done:
             self._move(read, batch)
-            self.due = began + self._rest_s(read, time.monotonic() - began)
+            self.due = time.monotonic() + self._rest_s(read, time.thread_time() - worked_before_s)
 
     def fail(self, message: str, retry_after_s: float = 0.0) -> None:
         """Waits, longer each time, and says why."""
@@ -241,15 +241,15 @@ class _Lane:
             _log.warning("%s gets %s again", self.cursor.target, self._signal)
         self._position, self._in_hand, self._pause_s, self.state = read.position, None, 0.0, State.SENDING
 
-    def _rest_s(self, read: Outgoing, took_s: float) -> float:
-        """From the beginning of a batch to the next. A few records wait for more. Ingest goes first: while it works,
-        half of the time is left to it."""
+    def _rest_s(self, read: Outgoing, worked_s: float) -> float:
+        """How long to leave the processor to others after a batch that took so much of it. A few records wait for more;
+        and ingest goes first: while it works it gets as much again."""
         if read.records < FEW_RECORDS and len(read.request) < FEW_BYTES:
             return LOOK_EVERY_S
-        return 2 * took_s if self._store.idle_s < BUSY_S else took_s
+        return worked_s if self._store.idle_s < BUSY_S else 0.0
 
     def _wait(self, answer: Answer) -> None:
-        if answer.verdict is Verdict.NOT_TAKEN:
+        if answer.verdict is Verdict.NOT_TAKEN and not self.cursor.sent:  # else it did know the signal
             self.state, self.trouble, self._in_hand = State.NOT_TAKEN, _NO_TROUBLE, None
             self.due = time.monotonic() + NOT_TAKEN_S
             return
@@ -303,8 +303,9 @@ class _Worker:
             while not self._stopping.wait(max(0.0, min(lane.due for lane in self.lanes) - time.monotonic())):
                 for lane in self.lanes:
                     self._step(lane)
-            for lane in self.lanes:
-                with self._turn:
+            # Where it is not stored how far was looked, it is looked again.
+            with self._turn, suppress(StorageError):
+                for lane in self.lanes:
                     lane.settle()
 
     def _step(self, lane: _Lane) -> None:

@@ -21,7 +21,7 @@ from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
 from .outgoing import Signal
-from .target_answers import Answer, Verdict, answer_of_http, answer_of_status, no_otlp, unreachable
+from .target_answers import Answer, Verdict, answer_of_http, answer_of_status, no_otlp, shown, unreachable
 from .targets import LOOPBACK, BadTarget, Target
 
 _ANSWER_BYTES_MAX = 1 << 20
@@ -202,7 +202,7 @@ def _answer_of(service: _Service, body: bytes, content_type: str) -> Answer:
     except (DecodeError, ParseError):
         return no_otlp("it answers success with a body that cannot be read")
     said = response.partial_success
-    return Answer(Verdict.TAKEN, said.error_message, refused=max(getattr(said, service.rejected), 0))
+    return Answer(Verdict.TAKEN, shown(said.error_message), refused=max(getattr(said, service.rejected), 0))
 
 
 def _no_answer_in(target: Target) -> Answer:

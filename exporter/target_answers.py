@@ -76,7 +76,7 @@ def unreachable(message: str, *, is_slow: bool = False) -> Answer:
 
 def no_otlp(what: str) -> Answer:
     """An answer that is none of OTLP's."""
-    return Answer(Verdict.MISTAKEN, f"{_shown(what)}; that is no OTLP: does the URL name the target's OTLP port?")
+    return Answer(Verdict.MISTAKEN, f"{shown(what)}; that is no OTLP: does the URL name the target's OTLP port?")
 
 
 def _verdict_of_class(status: int) -> Verdict:
@@ -90,10 +90,11 @@ def _wrong_protocol(said: str) -> bool:
 def _advised(said: str, code: int | None = None) -> str:
     advice = [word for sign, word in (_PROTOCOL_ADVICE | _ADVICE).items() if sign in said]
     advice += [_ADVICE_BY_CODE[code]] if code in _ADVICE_BY_CODE else []
-    return f"{_shown(said)}; {advice[0]}" if advice else _shown(said)
+    return f"{shown(said)}; {advice[0]}" if advice else shown(said)
 
 
-def _shown(said: str) -> str:
+def shown(said: str) -> str:
+    """What a target says, in one line that is fit for a terminal, and not too long."""
     line = " ".join("".join(sign if sign.isprintable() else " " for sign in said).split())
     return line if len(line) <= _MESSAGE_LENGTH_MAX else f"{line[:_MESSAGE_LENGTH_MAX]}…"
 
