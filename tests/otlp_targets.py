@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import gzip
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
@@ -51,8 +60,31 @@ class Received:
         return [span.name for spans in self.taken for span in spans]
 
 
+class Certificate(NamedTuple):
+    """Files in PEM."""
+
+    cert: Path
+    key: Path
+
+
+def own_certificate(folder: Path) -> Certificate:
+    """A certificate of 127.0.0.1, signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests")])
+    address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    begin = datetime(2020, 1, 1, tzinfo=UTC)
+    built = x509.CertificateBuilder(name, name, key.public_key(), 7, begin, begin + timedelta(days=36_500))
+    signed = built.add_extension(address, critical=False).sign(key, hashes.SHA256())
+    made = Certificate(folder / "cert.pem", folder / "key.pem")
+    made.cert.write_bytes(signed.public_bytes(Encoding.PEM))
+    made.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return made
+
+
 @contextmanager
-def http_target(judge: Judge = lambda _: TAKEN, *, logs: HttpAnswer = TAKEN, port: int = 0) -> Iterator[Received]:
+def http_target(
+    judge: Judge = lambda _: TAKEN, *, logs: HttpAnswer = TAKEN, port: int = 0, tls: Certificate | None = None
+) -> Iterator[Received]:
     """A target that answers each request for spans as `judge` does, and those for logs with `logs`."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -84,7 +116,11 @@ def http_target(judge: Judge = lambda _: TAKEN, *, logs: HttpAnswer = TAKEN, por
 
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
-    received = Received(f"otlp-http://127.0.0.1:{server.server_port}")
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*tls)
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    received = Received(f"otlp-http{'s' if tls else ''}://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
@@ -96,7 +132,9 @@ def http_target(judge: Judge = lambda _: TAKEN, *, logs: HttpAnswer = TAKEN, por
 
 
 @contextmanager
-def grpc_target(refusal: Callable[[Spans, grpc.ServicerContext], None] | None = None) -> Iterator[Received]:
+def grpc_target(
+    refusal: Callable[[Spans, grpc.ServicerContext], None] | None = None, *, tls: Certificate | None = None
+) -> Iterator[Received]:
     """A target that takes spans and nothing else, unless `refusal` aborts the call."""
 
     def export(request: bytes, context: grpc.ServicerContext) -> bytes:
@@ -112,7 +150,12 @@ def grpc_target(refusal: Callable[[Spans, grpc.ServicerContext], None] | None = 
     service = "opentelemetry.proto.collector.trace.v1.TraceService"
     server = grpc.server(ThreadPoolExecutor(2), options=(("grpc.max_receive_message_length", 64 << 20),))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
-    received = Received(f"otlp-grpc://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
+    if tls:
+        credentials = grpc.ssl_server_credentials([(tls.key.read_bytes(), tls.cert.read_bytes())])
+        port = server.add_secure_port("127.0.0.1:0", credentials)
+    else:
+        port = server.add_insecure_port("127.0.0.1:0")
+    received = Received(f"otlp-grpc{'s' if tls else ''}://127.0.0.1:{port}")
     server.start()
     try:
         yield received

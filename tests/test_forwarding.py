@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import grpc
 import pytest
@@ -36,6 +37,7 @@ from .otlp_targets import (
     free_port,
     grpc_target,
     http_target,
+    own_certificate,
     socket_target,
 )
 
@@ -106,6 +108,18 @@ def test_headers_are_sent_along(store: Store, a_target: Callable[..., ExitStack]
         write(store, 1)
         until(lambda: state_of(sending, "t").sent == 1)
         assert {headers["authorization"] for headers in target.headers} == {"Bearer x"}
+
+
+@BOTH
+def test_a_certificate_has_to_be_known(store: Store, a_target: Callable[..., ExitStack], tmp_path: Path) -> None:
+    """Over TLS a target whose certificate nobody vouches for gets nothing; named as `ca` it is known."""
+    tls = own_certificate(tmp_path)
+    with a_target(tls=tls) as target, forwarding(store, f"{target.url}?name=t") as sending:
+        names = write(store, 1)
+        until_told(sending, "t", "add ?ca=FILE")
+    with a_target(tls=tls) as target, forwarding(store, f"{target.url}?name=t&ca={tls.cert}") as sending:
+        until(lambda: state_of(sending, "t").sent == 1)
+        assert target.names == names
 
 
 def test_a_new_target_begins_now(store: Store) -> None:
