@@ -3,16 +3,17 @@
     python bench/forwarding.py --spans 200000 --rounds 3
 
 In turns, so that whatever else the machine does slows all alike: a server without a target, one whose target is down,
-one whose target takes all. Each gets the same spans from several senders. Then the target that was down comes up: it
-must get every span once, in the order in which the server committed them. Prints one JSON line: spans a second that
-were acknowledged, the medians of the rounds, as shares of what the server without a target took; spans a second while
-catching up.
+one whose target takes all, one whose target hangs, one whose target refuses everything. Each gets the same spans from
+several senders. After the load the target that was down comes up: it must get every span once, in the order in which
+the server committed them. Prints one JSON line: spans a second that were acknowledged, the medians of the rounds, as
+shares of what the server without a target took; spans a second while catching up.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import socket
 import statistics
@@ -37,15 +38,18 @@ from clew.storage import Store
 
 SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
 SENDERS = 16
-KINDS = ("none", "down", "up")
+KINDS = ("none", "down", "up", "hangs", "refuses")
 LIMIT = (("grpc.max_receive_message_length", 64 << 20),)
 
 
-def sink(port: int, path: str) -> None:
-    """Takes every request and writes it into the file after its length, until told to end."""
-    with Path(path).open("wb") as file:
+def sink(port: int, path: str | None) -> None:
+    """Takes every request and writes it into the file after its length, until told to end. Without a file it refuses
+    every one."""
+    with Path(path or os.devnull).open("wb") as file:
 
-        def export(request: bytes, _context: grpc.ServicerContext) -> bytes:
+        def export(request: bytes, context: grpc.ServicerContext) -> bytes:
+            if path is None:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no")
             file.write(struct.pack(">I", len(request)) + request)
             return b""
 
@@ -79,8 +83,22 @@ def server(db: Path, *export: str) -> Any:
     return running("-m", "clew", "serve", "--db", str(db), *ports, *export, until="data")
 
 
-def taking(port: int, path: Path) -> Any:
-    return running(__file__, "--sink", str(port), "--into", str(path), until="ready")
+def taking(port: int, path: Path | None) -> Any:
+    into = ("--into", str(path)) if path else ()
+    return running(__file__, "--sink", str(port), *into, until="ready")
+
+
+@contextmanager
+def target(kind: str, port: int, got: Path) -> Iterator[None]:
+    """What is at the port while spans come in."""
+    if kind in ("none", "down"):
+        yield
+    elif kind == "hangs":
+        with socket.create_server(("127.0.0.1", port)):
+            yield
+    else:
+        with taking(port, got if kind == "up" else None):
+            yield
 
 
 def loaded(target: str, requests: Sequence[bytes]) -> float:
@@ -108,12 +126,9 @@ def round_of(kind: str, folder: Path, requests: Sequence[bytes]) -> tuple[float,
     port, got = free_port(), folder / "got"
     export = () if kind == "none" else ("--export", f"otlp-grpc://127.0.0.1:{port}?signals=traces")
     spans = len(requests) * REQUEST_SPANS
-    if kind == "up":
-        with taking(port, got), server(folder / "x.duckdb", *export) as said:
-            return loaded(said["OTLP/gRPC"], requests), None
-    with server(folder / "x.duckdb", *export) as said:
+    with target(kind, port, got), server(folder / "x.duckdb", *export) as said:
         rate = loaded(said["OTLP/gRPC"], requests)
-        if kind == "none":
+        if kind != "down":
             return rate, None
         with taking(port, got):
             seconds = caught_up(said["API"], spans)
