@@ -1,6 +1,8 @@
 """Spans leaving: knows how to say in OTLP what is stored, and how to send OTLP to others.
 
-`otlp` makes stored events OTLP again, equal to what came in. `recorder` is what an application records its runs with
+`otlp` makes stored events OTLP again, equal to what came in. `outgoing` is the feed of what goes on to other backends,
+in the order of commits: `span_columns`, `log_columns` and `variant_attributes` say by columns what `otlp` says one by
+one, in the format of `wire`; `blocks` makes requests of it. `recorder` is what an application records its runs with
 (`clew.run`, `clew.record`): `scopes` are a run's spans and what can be said in them, `delivery` gets them out without
 harm to the application. `demo` records a run of several agents through the OpenTelemetry SDK alone, into any OTLP
 endpoint.

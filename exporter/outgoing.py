@@ -110,10 +110,10 @@ def outgoing(  # noqa: PLR0913 two limits and a filter, by name
     QueryTimeout, and StorageError where a part of a history is missing; what is asked next then has few records, in
     case they were too large to be read together."""
     feed = _feed(signal, where)
+    if feed.has_failed:
+        records_max = min(records_max, _FIRST_RECORDS)
     try:
-        found = _read(
-            reader, feed, after, min(records_max, _FIRST_RECORDS) if feed.has_failed else records_max, bytes_max
-        )
+        found = _read(reader, feed, after, records_max, bytes_max)
     except Exception:
         feed.has_failed = True
         raise
@@ -158,13 +158,13 @@ class _Feed:
 
     def __init__(self, form: _Form, where: ColumnElement[bool]) -> None:
         order = (form.table.c.stored_at_unix_nano, *form.order)
-        behind = and_(_beyond(order, "after"), form.condition, where)
-        # These say nothing new, but prune the scan.
-        bounds = order[0].between(_bound("after", order[0]), _bound("until", order[0]))
+        stamp, started_at, *_ = order
+        # What is said of stamps and starts alone says nothing new, but prunes the scan.
+        behind = and_(stamp >= _bound("after", stamp), _beyond(order, "after"), form.condition, where)
+        starts = started_at.between(_bound("earliest", started_at), _bound("latest", started_at))
         self.count = select(func.count()).where(behind)
-        self.places = select(*order).where(behind, order[0] >= _bound("after", order[0])).order_by(*order).limit(_LIMIT)
-        starts = form.order[0].between(_bound("earliest", order[1]), _bound("latest", order[1]))
-        self.chosen = and_(bounds, starts, behind, ~_beyond(order, "until"))
+        self.places = select(*order).where(behind).order_by(*order).limit(_LIMIT)
+        self.chosen = and_(stamp <= _bound("until", stamp), starts, behind, ~_beyond(order, "until"))
         self.records = select(*form.columns).where(self.chosen).order_by(*order)
         self.messages = form.messages
         self.record_bytes: int | None = None

@@ -91,14 +91,18 @@ class _Metadata:
         text_at = (starts + 1 + width + (counts + 1) * width)[shapes]
         self._texts = slices(octets, text_at + begins, ends - begins)
         self._fields = delimited_column(1, self._texts)
+        self._keys: dict[int, list[str]] = {}
 
     def keys_at(self, rows: Ints, entries: Ints) -> pa.Array:
         """The keys of entries in the rows' sets, each as a KeyValue's first field."""
         return self._fields.take(pa.array(self._firsts[self.shapes[rows]] + entries))
 
     def of_shape(self, shape: int) -> list[str]:
-        texts = self._texts.slice(self._firsts[shape], self._firsts[shape + 1] - self._firsts[shape])
-        return [text.decode() for text in texts.to_pylist()]
+        """The keys of a shape, in their order."""
+        if shape not in self._keys:
+            texts = self._texts.slice(self._firsts[shape], self._firsts[shape + 1] - self._firsts[shape])
+            self._keys[shape] = [text.decode() for text in texts.to_pylist()]
+        return self._keys[shape]
 
 
 class _Values:
