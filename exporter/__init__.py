@@ -2,7 +2,11 @@
 
 `otlp` makes stored events OTLP again, equal to what came in. `outgoing` is the feed of what goes on to other backends,
 in the order of commits: `span_columns`, `log_columns` and `variant_attributes` say by columns what `otlp` says one by
-one, in the format of `wire`; `blocks` makes requests of it. `recorder` is what an application records its runs with
+one, in the format of `wire`; `blocks` makes requests of it. `forwarding` sends it: to each of the `targets` that are
+configured on a thread of its own, by `senders`, a `batch` at a time, until each record is taken or refused;
+`target_answers` says what an answer means and what is to be done about it.
+
+`recorder` is what an application records its runs with
 (`clew.run`, `clew.record`): `scopes` are a run's spans and what can be said in them, `delivery` gets them out without
 harm to the application. `demo` records a run of several agents through the OpenTelemetry SDK alone, into any OTLP
 endpoint.

@@ -100,10 +100,14 @@ class Forwarding:
 
     def states(self) -> list[ExportState]:
         """Of each target, also of those that are not configured any more. Raises QueryTimeout."""
-        told = [self._of_lane(worker.target, lane) for worker in self._workers for lane in worker.lanes]
+        told = self.configured()
         names = {(state.target, state.signal) for state in told}
         away = [cursor for cursor in self._cursors.all() if (cursor.target, cursor.signal) not in names]
         return told + [self._of_cursor(cursor) for cursor in away]
+
+    def configured(self) -> list[ExportState]:
+        """Of each target that is. Raises QueryTimeout."""
+        return [self._of_lane(worker.target, lane) for worker in self._workers for lane in worker.lanes]
 
     def close(self) -> None:
         """Gives requests under way GRACE_S to be answered, together; what is not is sent again another time."""
@@ -338,7 +342,7 @@ class _Figures(Collector):
 
     def collect(self) -> Iterator[Metric]:
         sent, refused, lag_records, lag_s, failing = families = _families()
-        for state in self._forwarding.states():
+        for state in self._forwarding.configured():
             labels = [state.target, state.signal]
             sent.add_metric(labels, state.sent)
             refused.add_metric(labels, state.refused)

@@ -1,8 +1,8 @@
 """Spans out of a server or a store to a target that takes OTLP.
 
-How far it has come is remembered between two runs of the command, for the same choice and the same target: what was
-interrupted goes on there. One that went through begins anew when it is run again, which is harmless for a target that
-knows a span when it comes again.
+How far it has come is remembered between two runs of the command, for the same choice and the same target and for a
+day: what was interrupted goes on there, with the runs that there were then. One that went through begins anew when it
+is run again, which is harmless for a target that knows a span when it comes again.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from .errors import TransferError
 from .export import Progress
 from .output import State, replace_durably
 
+REMEMBERED_S = 24 * 3600.0
 # How long a target that cannot now is tried again.
 PATIENCE_S = 60.0
 _PAUSES_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -56,8 +57,10 @@ class Bookmark:
         return cls(user_state_path("clew", appauthor=False) / "exports" / f"{key}.json")
 
     def read(self) -> State | None:
-        """What was remembered last; None where nothing was, or not as a whole."""
+        """What was remembered last; None where nothing was, or not as a whole, or too long ago."""
         try:
+            if time.time() - self.path.stat().st_mtime > REMEMBERED_S:
+                return None
             state: State = json.loads(self.path.read_bytes())
         except (OSError, ValueError):
             return None
