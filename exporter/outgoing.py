@@ -33,8 +33,10 @@ _LAST = (1 << 63) - 1
 # How large records are is known only when they are read: so many are read at first, where nothing is known, and where
 # the last portion says something; then so many times as many as were read.
 _FIRST_RECORDS = 32
-_RECORDS_UNSEEN_MAX = 256
+_RECORDS_UNSEEN_MAX = 1024
 _GROWTH = 32
+# Asked for the first of more than 5,000 rows, the engine sorts all that there are.
+_FOUND_MAX = 4096
 _LIMIT = bindparam("records_max", type_=BigInteger, required=False)
 _PART_OF_POSITION = {
     "stored_at_unix_nano": "stamp",
@@ -128,10 +130,10 @@ def waiting(reader: Reader, signal: Signal, after: Position, *, where: ColumnEle
 
 
 def _read(reader: Reader, feed: _Feed, after: Position, records_max: int, bytes_max: int) -> Outgoing | None:
-    places = reader.arrow(feed.places, _values(after=after, records_max=records_max))
-    if not places.num_rows:
+    portions = list(_portions(reader, feed, after, records_max, bytes_max))
+    if not portions:
         return None
-    records = Records.joined(_portions(reader, feed, after, places, bytes_max))
+    places, records = pa.concat_tables(places for places, _ in portions), Records.joined(said for _, said in portions)
     feed.record_bytes = max(1, records.size // len(records.messages))
     blocks = Blocks(reader, records, bytes_max)
     return Outgoing(blocks.request(), blocks.count, _position(places, blocks.count - 1))
@@ -188,29 +190,35 @@ def _bound(place: str, column: ColumnElement[Any]) -> ColumnElement[Any]:
     return bindparam(f"{place}_{_PART_OF_POSITION[str(column.key)]}", type_=column.type, required=False)
 
 
-def _values(*, records_max: int = 0, **places: Position) -> dict[str, Any]:
+def _values(**places: Position) -> dict[str, Any]:
     """What a feed's statements ask for."""
-    values: dict[str, Any] = {"records_max": records_max}
+    values: dict[str, Any] = {}
     for name, place in places.items():
         values |= {f"{name}_{part}": said for part, said in asdict(place).items()}
         values[f"{name}_run_id"] = UUID(place.run_id)
     return values
 
 
-def _portions(reader: Reader, feed: _Feed, after: Position, places: pa.Table, bytes_max: int) -> Iterator[Records]:
-    """The records at these places, portion by portion until they are enough."""
-    count, size = 0, 0
-    wanted = (
-        _FIRST_RECORDS if feed.record_bytes is None else min(_RECORDS_UNSEEN_MAX, bytes_max // feed.record_bytes + 1)
-    )
-    while count < places.num_rows and size < bytes_max:
-        end = min(count + wanted, places.num_rows)
-        until = _position(places, end - 1)
-        values = _values(after=after, until=until) | _bounds(places.slice(count, end - count))
-        records = _records(reader, feed, values)
-        yield records
-        count, after, size = end, until, size + max(1, records.size)
-        wanted = max(1, min(end * _GROWTH, (bytes_max - size) * end // size + 1))
+def _portions(
+    reader: Reader, feed: _Feed, after: Position, records_max: int, bytes_max: int
+) -> Iterator[tuple[pa.Table, Records]]:
+    """The records behind `after` and their places, portion by portion until they are enough."""
+    count = size = 0
+    wanted = _FIRST_RECORDS
+    if feed.record_bytes is not None:
+        wanted = min(_RECORDS_UNSEEN_MAX, bytes_max // feed.record_bytes + 1)
+    while count < records_max and size < bytes_max:
+        limit = min(wanted, records_max - count, _FOUND_MAX)
+        places = reader.arrow(feed.places, _values(after=after) | {"records_max": limit})
+        if not places.num_rows:
+            return
+        until = _position(places, -1)
+        records = _records(reader, feed, _values(after=after, until=until) | _bounds(places))
+        yield places, records
+        if places.num_rows < limit:
+            return
+        count, after, size = count + places.num_rows, until, size + max(1, records.size)
+        wanted = max(1, min(count * _GROWTH, (bytes_max - size) * count // size + 1))
 
 
 def _records(reader: Reader, feed: _Feed, values: dict[str, Any]) -> Records:
@@ -225,7 +233,7 @@ def _bounds(places: pa.Table) -> dict[str, Any]:
 
 
 def _position(places: pa.Table, row: int) -> Position:
-    stamp, started_at, *ids = places.slice(row, 1).to_pylist()[0].values()
+    stamp, started_at, *ids = (column[row].as_py() for column in places.columns)
     run_id = ids[0].replace("-", "") if len(ids) > 1 else _NO_RUN
     return Position(stamp, started_at, run_id, ids[-1])
 

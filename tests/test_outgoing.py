@@ -205,7 +205,8 @@ def test_attributes_of_hundreds_of_keys(store: Store) -> None:
     """More keys, and larger values, than one byte counts."""
     said = {f"key {number}": AnyValue(string_value="v" * number) for number in range(700)}
     nested = AnyValue(kvlist_value=KeyValueList(values=[KeyValue(key=key, value=value) for key, value in said.items()]))
-    sent = [span(1, **said), span(2, nested=nested)]
+    numbers = AnyValue(array_value=ArrayValue(values=[AnyValue(int_value=number) for number in range(700)]))
+    sent = [span(1, **said), span(2, nested=nested), span(3, numbers=numbers), span(4)]
     commit(store, *sent)
     [portion] = portions(store)
     assert list(map(test_lossless.text_of, spans_in(portion))) == list(map(test_lossless.text_of, sent))
