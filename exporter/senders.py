@@ -92,8 +92,8 @@ class GrpcSender:
     def send(self, signal: Signal, request: bytes) -> Answer:
         """See `Sender`."""
         service = _SERVICES[signal]
-        self._channel = self._channel or _channel(self._target)
-        export = self._channel.unary_unary(f"/{service.descriptor.full_name}/Export")
+        channel = self._channel = self._channel or _channel(self._target)
+        export = channel.unary_unary(f"/{service.descriptor.full_name}/Export")
         try:
             body = export(
                 request, timeout=self._target.timeout_s, metadata=self._metadata, compression=self._compression

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from clew.collector.projection import read_requests
 from clew.exporter.pages import PAGE_SPANS_MAX
 from clew.query.exports_api import Exports
 from clew.storage import Store
+from clew.transfer.sending import REMEMBERED_S, Bookmark
 
 from .otlp_targets import TAKEN, HttpAnswer, Spans, free_port, http_target
 
@@ -163,6 +165,17 @@ def test_an_interrupted_sending_goes_on(
         assert "going on after 2,000 spans" in again.stderr
         assert again.stdout == f"3,000 spans sent to {target.url}\n"
         assert target.names == [f"span {number}" for number in range(3_000)]
+
+
+def test_an_old_bookmark_counts_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs have come since: after a day the same choice begins anew."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    bookmark = Bookmark.of({"to": "otlp-grpc://h:4317"})
+    bookmark.set({"cursor": "x"})
+    assert bookmark.read() == {"cursor": "x"}
+    yesterday = time.time() - REMEMBERED_S - 1
+    os.utime(bookmark.path, (yesterday, yesterday))
+    assert bookmark.read() is None
 
 
 def test_what_a_target_refuses_is_told(database: str, clew: Callable[..., Any]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -33,6 +34,7 @@ from .otlp_targets import (
     TAKEN,
     HttpAnswer,
     Judge,
+    Received,
     Spans,
     free_port,
     grpc_target,
@@ -91,7 +93,9 @@ def until_told(sending: Forwarding, target: str, *words: str) -> ExportState:
 
 
 @BOTH
-def test_spans_leave_in_the_order_of_commits(store: Store, a_target: Callable[..., ExitStack]) -> None:
+def test_spans_leave_in_the_order_of_commits(
+    store: Store, a_target: Callable[..., AbstractContextManager[Received]]
+) -> None:
     """Whatever they say of their own times."""
     with a_target() as target, forwarding(store, f"{target.url}?name=t") as sending:
         names = write(store, 8, 9) + write(store, 3) + write(store, *range(4, 8))
@@ -101,7 +105,7 @@ def test_spans_leave_in_the_order_of_commits(store: Store, a_target: Callable[..
 
 
 @BOTH
-def test_headers_are_sent_along(store: Store, a_target: Callable[..., ExitStack]) -> None:
+def test_headers_are_sent_along(store: Store, a_target: Callable[..., AbstractContextManager[Received]]) -> None:
     """With every request, compressed too."""
     said = "name=t&header=authorization:Bearer%20x&compression=gzip"
     with a_target() as target, forwarding(store, f"{target.url}?{said}") as sending:
@@ -111,7 +115,9 @@ def test_headers_are_sent_along(store: Store, a_target: Callable[..., ExitStack]
 
 
 @BOTH
-def test_a_certificate_has_to_be_known(store: Store, a_target: Callable[..., ExitStack], tmp_path: Path) -> None:
+def test_a_certificate_has_to_be_known(
+    store: Store, a_target: Callable[..., AbstractContextManager[Received]], tmp_path: Path
+) -> None:
     """Over TLS a target whose certificate nobody vouches for gets nothing; named as `ca` it is known."""
     tls = own_certificate(tmp_path)
     with a_target(tls=tls) as target, forwarding(store, f"{target.url}?name=t") as sending:
@@ -250,9 +256,12 @@ def test_an_error_that_stays_is_a_refusal(
     assert "cannot digest this" in caplog.text
 
 
-def test_a_signal_that_a_target_does_not_know_is_no_error(store: Store) -> None:
+@pytest.mark.parametrize("a_target", [partial(http_target, logs=HttpAnswer(404)), grpc_target], ids=["http", "grpc"])
+def test_a_signal_that_a_target_does_not_know_is_no_error(
+    store: Store, a_target: Callable[..., AbstractContextManager[Received]]
+) -> None:
     """Spans go on; the logs are not taken, and that is told."""
-    with http_target(logs=HttpAnswer(404)) as target, forwarding(store, f"{target.url}?name=t") as sending:
+    with a_target() as target, forwarding(store, f"{target.url}?name=t") as sending:
         log_requests.send(store, log_requests.request(log_requests.record()))
         write(store, 1)
         until(lambda: state_of(sending, "t").sent == 1)
