@@ -44,6 +44,7 @@ from .otlp_targets import (
 )
 
 PATIENCE_S = 20.0
+ATarget = Callable[..., AbstractContextManager[Received]]
 TEXT = {"content-type": "text/plain"}
 BOTH = pytest.mark.parametrize("a_target", [http_target, grpc_target], ids=["http", "grpc"])
 
@@ -93,9 +94,7 @@ def until_told(sending: Forwarding, target: str, *words: str) -> ExportState:
 
 
 @BOTH
-def test_spans_leave_in_the_order_of_commits(
-    store: Store, a_target: Callable[..., AbstractContextManager[Received]]
-) -> None:
+def test_spans_leave_in_the_order_of_commits(store: Store, a_target: ATarget) -> None:
     """Whatever they say of their own times."""
     with a_target() as target, forwarding(store, f"{target.url}?name=t") as sending:
         names = write(store, 8, 9) + write(store, 3) + write(store, *range(4, 8))
@@ -105,7 +104,7 @@ def test_spans_leave_in_the_order_of_commits(
 
 
 @BOTH
-def test_headers_are_sent_along(store: Store, a_target: Callable[..., AbstractContextManager[Received]]) -> None:
+def test_headers_are_sent_along(store: Store, a_target: ATarget) -> None:
     """With every request, compressed too."""
     said = "name=t&header=authorization:Bearer%20x&compression=gzip"
     with a_target() as target, forwarding(store, f"{target.url}?{said}") as sending:
@@ -115,9 +114,7 @@ def test_headers_are_sent_along(store: Store, a_target: Callable[..., AbstractCo
 
 
 @BOTH
-def test_a_certificate_has_to_be_known(
-    store: Store, a_target: Callable[..., AbstractContextManager[Received]], tmp_path: Path
-) -> None:
+def test_a_certificate_has_to_be_known(store: Store, a_target: ATarget, tmp_path: Path) -> None:
     """Over TLS a target whose certificate nobody vouches for gets nothing; named as `ca` it is known."""
     tls = own_certificate(tmp_path)
     with a_target(tls=tls) as target, forwarding(store, f"{target.url}?name=t") as sending:
@@ -257,9 +254,7 @@ def test_an_error_that_stays_is_a_refusal(
 
 
 @pytest.mark.parametrize("a_target", [partial(http_target, logs=HttpAnswer(404)), grpc_target], ids=["http", "grpc"])
-def test_a_signal_that_a_target_does_not_know_is_no_error(
-    store: Store, a_target: Callable[..., AbstractContextManager[Received]]
-) -> None:
+def test_a_signal_that_a_target_does_not_know_is_no_error(store: Store, a_target: ATarget) -> None:
     """Spans go on; the logs are not taken, and that is told."""
     with a_target() as target, forwarding(store, f"{target.url}?name=t") as sending:
         log_requests.send(store, log_requests.request(log_requests.record()))
