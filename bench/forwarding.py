@@ -6,7 +6,8 @@ In turns, so that whatever else the machine does slows all alike: a server witho
 one whose target takes all, one whose target hangs, one whose target refuses everything. Each gets the same spans from
 several senders. After the load the target that was down comes up: it must get every span once, in the order in which
 the server committed them. Prints one JSON line: spans a second that were acknowledged, the medians of the rounds, as
-shares of what the server without a target took; spans a second while catching up.
+shares of what the server without a target took; likewise the processor time that the servers used for the load, which
+says more where the machine is busy otherwise; spans a second while catching up.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import httpx
+import psutil
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from outgoing import REQUEST_SPANS, request_of_runs
 from sqlalchemy import text
@@ -74,7 +76,7 @@ def running(*arguments: str, until: str) -> Iterator[dict[str, str]]:
             said[word] = rest.strip()
             if word == until:
                 break
-        yield said
+        yield {**said, "pid": str(process.pid)}
         process.terminate()
 
 
@@ -101,7 +103,27 @@ def target(kind: str, port: int, got: Path) -> Iterator[None]:
             yield
 
 
-def loaded(target: str, requests: Sequence[bytes]) -> float:
+class Load(NamedTuple):
+    """Spans a second, until all are answered, and the seconds of processors that the server used."""
+
+    rate: float
+    cpu_s: float
+
+
+def loaded(said: dict[str, str], requests: Sequence[bytes]) -> Load:
+    """Sends them to the server that has said so."""
+    cpu_before_s = cpu_s(int(said["pid"]))
+    rate = rate_of(said["OTLP/gRPC"], requests)
+    return Load(rate, cpu_s(int(said["pid"])) - cpu_before_s)
+
+
+def cpu_s(pid: int) -> float:
+    """Of the process and its children."""
+    process = psutil.Process(pid)
+    return sum(sum(each.cpu_times()[:2]) for each in (process, *process.children(recursive=True)))
+
+
+def rate_of(target: str, requests: Sequence[bytes]) -> float:
     """Spans a second, until all are answered."""
     with grpc.insecure_channel(target) as channel, ThreadPoolExecutor(SENDERS) as senders:
         export = channel.unary_unary(f"/{SERVICE}/Export")
@@ -121,15 +143,15 @@ def caught_up(api: str, spans: int) -> float:
         time.sleep(0.2)
 
 
-def round_of(kind: str, folder: Path, requests: Sequence[bytes]) -> tuple[float, float | None]:
-    """Spans a second of the load and, for a target that comes up, while it catches up."""
+def round_of(kind: str, folder: Path, requests: Sequence[bytes]) -> tuple[Load, float | None]:
+    """The load and, for a target that comes up, spans a second while it catches up."""
     port, got = free_port(), folder / "got"
     export = () if kind == "none" else ("--export", f"otlp-grpc://127.0.0.1:{port}?signals=traces")
     spans = len(requests) * REQUEST_SPANS
     with target(kind, port, got), server(folder / "x.duckdb", *export) as said:
-        rate = loaded(said["OTLP/gRPC"], requests)
+        load = loaded(said, requests)
         if kind != "down":
-            return rate, None
+            return load, None
         with taking(port, got):
             seconds = caught_up(said["API"], spans)
     committed = ids_committed(folder / "x.duckdb")
@@ -137,7 +159,7 @@ def round_of(kind: str, folder: Path, requests: Sequence[bytes]) -> tuple[float,
         assert sorted(ids) == sorted(committed[: len(ids)]), "in the order of commits"
         del committed[: len(ids)]
     assert not committed, "every span"
-    return rate, spans / seconds
+    return load, spans / seconds
 
 
 def ids_in(path: Path) -> Iterator[list[tuple[str, str]]]:
@@ -178,18 +200,22 @@ def main() -> None:
         sink(arguments.sink, arguments.into)
         return
     requests = [request_of_runs(f"agents-{number % 5}", 0) for number in range(arguments.spans // REQUEST_SPANS)]
-    rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    loads: dict[str, list[Load]] = {kind: [] for kind in KINDS}
     catching_up = []
     for _ in range(arguments.rounds):
         for kind in KINDS:
             with tempfile.TemporaryDirectory() as folder:
-                rate, caught = round_of(kind, Path(folder), requests)
-            rates[kind].append(rate)
+                load, caught = round_of(kind, Path(folder), requests)
+            loads[kind].append(load)
             catching_up += [caught] if caught else []
-    medians = {kind: statistics.median(of_kind) for kind, of_kind in rates.items()}
-    shares = {f"{kind}_share": round(medians[kind] / medians["none"], 3) for kind in KINDS[1:]}
-    told = {"none_spans_per_s": round(medians["none"]), **shares}
-    print(json.dumps({**told, "catching_up_spans_per_s": round(statistics.median(catching_up))}))
+    medians = {
+        kind: [statistics.median(of_all) for of_all in zip(*all_of, strict=True)] for kind, all_of in loads.items()
+    }
+    rate, used_s = medians["none"]
+    told = {"none_spans_per_s": round(rate), "catching_up_spans_per_s": round(statistics.median(catching_up))}
+    for kind in KINDS[1:]:
+        told |= {f"{kind}_rate": round(medians[kind][0] / rate, 3), f"{kind}_cpu": round(medians[kind][1] / used_s, 3)}
+    print(json.dumps(told))
 
 
 if __name__ == "__main__":
