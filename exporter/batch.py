@@ -53,13 +53,15 @@ class _Piece(NamedTuple):
 
 class Batch:
     """A serialised request of so many records, for the target of that name. `sent` and `refused` count what became of
-    them; `is_done` once that is said of all."""
+    them; `is_done` once that is said of all. `fits` is how many records at a time the target could do with, where these
+    were too many."""
 
     def __init__(self, target: str, signal: Signal, request: bytes, records: int) -> None:
         self._target, self._signal = target, signal
         self._pieces = deque([_Piece(request, records)])
         self._unclear_since: float | None = None
         self.sent = self.refused = 0
+        self.fits: int | None = None
 
     @property
     def is_done(self) -> bool:
@@ -73,10 +75,12 @@ class Batch:
         match answer.verdict:
             case Verdict.TAKEN:
                 self._take(answer)
-            case Verdict.REFUSED | Verdict.TOO_LARGE:
+            case Verdict.REFUSED:
                 return None if self._halve() else self._give_up(sender, answer)
+            case Verdict.TOO_LARGE:
+                return None if self._shrink() else self._give_up(sender, answer)
             case Verdict.SLOW:
-                self._halve()  # less may be done in time
+                self._shrink()  # less may be done in time
                 return answer
             case _:
                 return answer
@@ -110,6 +114,12 @@ class Batch:
             self._pieces.popleft()
             self._pieces.extendleft(reversed(halves))
         return bool(halves)
+
+    def _shrink(self) -> bool:
+        """Halves, and remembers that less fits."""
+        is_halved = self._halve()
+        self.fits = self._pieces[0].records if is_halved else self.fits
+        return is_halved
 
     def _give_up(self, sender: Sends, answer: Answer) -> Answer | None:
         empty = sender.send(self._signal, b"")

@@ -32,6 +32,7 @@ from .targets import Target
 
 # A look is a read of the store, and a batch is a commit of the cursor: a few records wait for more.
 LOOK_EVERY_S = 0.5
+RECORDS_MAX = 8_192
 FEW_RECORDS, FEW_BYTES = 1_024, 1 << 20
 PAUSE_S_MIN, PAUSE_S_MAX = 0.25, 30.0
 NOT_TAKEN_S = 3600.0
@@ -186,6 +187,7 @@ class _Lane:
         self._read_up_to = -1
         self._in_hand: tuple[Outgoing, Batch] | None = None
         self._pause_s = 0.0
+        self._records_max = RECORDS_MAX
         self._saved_at = time.monotonic()
 
     def step(self, sender: Sends) -> None:
@@ -227,7 +229,7 @@ class _Lane:
         if committed <= self._read_up_to:
             return None
         with self._store.read() as reader:
-            read = outgoing(reader, self._signal, self._position, where=self.where)
+            read = outgoing(reader, self._signal, self._position, records_max=self._records_max, where=self.where)
         if read is not None:
             return read, Batch(self.cursor.target, self._signal, read.request, read.records)
         self._read_up_to, self._position = committed, max(self._position, Position.at(committed))
@@ -241,6 +243,7 @@ class _Lane:
         self.trouble = _NO_TROUBLE
         counts = {"sent": self.cursor.sent + batch.sent, "refused": self.cursor.refused + batch.refused}
         self._save(position=read.position.text(), **counts)
+        self._records_max = batch.fits or min(self._records_max + self._records_max // 8 + 1, RECORDS_MAX)
         if self.state is State.WAITING:
             _log.warning("%s gets %s again", self.cursor.target, self._signal)
         self._position, self._in_hand, self._pause_s, self.state = read.position, None, 0.0, State.SENDING
@@ -248,7 +251,7 @@ class _Lane:
     def _rest_s(self, read: Outgoing, worked_s: float) -> float:
         """How long to leave the processor to others after a batch that took so much of it. A few records wait for more;
         and ingest goes first: while it works it gets as much again."""
-        if read.records < FEW_RECORDS and len(read.request) < FEW_BYTES:
+        if read.records < min(FEW_RECORDS, self._records_max) and len(read.request) < FEW_BYTES:
             return LOOK_EVERY_S
         return worked_s if self._store.idle_s < BUSY_S else 0.0
 

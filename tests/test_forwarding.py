@@ -224,6 +224,11 @@ def test_what_is_too_large_goes_in_parts(store: Store) -> None:
         names = write(store, *range(40))
         until(lambda: state_of(sending, "t").sent == 40)
         assert target.names == names
+        asked = len(target.headers)
+        names += write(store, *range(40, 80))
+        until(lambda: state_of(sending, "t").sent == 80)
+        assert target.names == names
+        assert len(target.headers) - asked < asked  # it is known by now what fits
 
 
 def test_partial_success_is_counted(store: Store, caplog: pytest.LogCaptureFixture) -> None:
