@@ -1,14 +1,17 @@
 """Making attributes quick to search, after they have arrived.
 
-Attributes are quick to search where row groups hold each frequent one as a typed column: a search reads the column that
-it asks for and nothing else, ten to twenty times faster. Taking them apart costs a third of what storing an event does,
-so on arrival it is done only for what comes little by little (`Shredding`). Compacting does it for what came in floods:
-it rewrites events, oldest first, into row groups of such columns. Nothing of an event changes but
-`compacted_at_unix_nano`.
+Attributes are quick to search where row groups hold each as a typed column: a search reads the column that it asks for
+and nothing else, ten to twenty times faster. Taking them apart costs a third of what storing an event does, so it is
+not done on arrival. Compacting rewrites events, oldest first, into row groups of such columns. Nothing of an event
+changes but `compacted_at_unix_nano`.
 
 A portion is a transaction, small enough that a write waits for it no longer than for another write: readers see the
 events at their old place or at the new one, and a process killed meanwhile has moved the portion or has not. The old
 places are free once a checkpoint finds no reader that may still look at them, hence one now and then.
+
+The engine makes a column of every key, however many there are, and runs out of memory over tens of thousands: so
+portions of too many keys are left as they are, and only the portion's own rows are ever taken apart, no others that a
+checkpoint happens to write.
 """
 
 from __future__ import annotations
@@ -28,40 +31,19 @@ UNCOMPACTED = select(func.count()).where(ExecutionEvent.compacted_at_unix_nano.i
 # Whole row groups: only such are taken apart.
 PORTION_ROWS = 2 * ROW_GROUP_ROWS
 CHECKPOINT_PORTIONS = 16
-
-
-class Shredding:
-    """Whether row groups written from now on hold attributes as typed columns."""
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self._connection = connection
-        self._wanted = False
-
-    def for_write_of(self, rows: int) -> None:
-        """To be said before a write of so many rows, for all of its transaction. Rows that come in less than a row
-        group become one at a checkpoint, which then takes them apart: floods come in more."""
-        self.set(wanted=rows < ROW_GROUP_ROWS)
-
-    def set(self, *, wanted: bool) -> None:
-        """Sets it, for all connections."""
-        if wanted != self._wanted:
-            rows_min = ROW_GROUP_ROWS if wanted else SETTINGS["variant_minimum_shredding_size"]
-            self._connection.execute(f"SET GLOBAL variant_minimum_shredding_size = {rows_min}")
-            self._wanted = wanted
+KEYS_MAX = 1_000
 
 
 class Compaction:
     """Compacts events portion by portion, on a connection that nobody else uses meanwhile."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, shredding: Shredding) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
-        self._shredding = shredding
         self._portions_since_checkpoint = 0
 
     def portion(self) -> int:
         """Compacts the oldest PORTION_ROWS events that are not; returns how many, 0 where there are fewer."""
-        self._shredding.set(wanted=True)
-        with _transaction(self._connection):
+        with self._shredding(), _transaction(self._connection):
             rows = self._rewritten()
         self._portions_since_checkpoint += bool(rows)
         if self._portions_since_checkpoint >= (CHECKPOINT_PORTIONS if rows else 1):
@@ -73,8 +55,23 @@ class Compaction:
         bounds = self._connection.execute(_OLDEST).fetchone()
         if bounds is None:
             return 0
-        [[rows]] = self._connection.execute(_REWRITE, [time.time_ns(), *bounds]).fetchall()
+        [[keys]] = self._connection.execute(_KEYS, bounds).fetchall()
+        rewrite = _REWRITE if keys <= KEYS_MAX else _LEAVE
+        [[rows]] = self._connection.execute(rewrite, [time.time_ns(), *bounds]).fetchall()
         return int(rows)
+
+    @contextmanager
+    def _shredding(self) -> Iterator[None]:
+        """Whole row groups that are written within hold attributes as typed columns; no checkpoint comes within."""
+        self._set(variant_minimum_shredding_size=ROW_GROUP_ROWS, checkpoint_threshold="1TB")
+        try:
+            yield
+        finally:
+            self._set(**{name: SETTINGS[name] for name in ("variant_minimum_shredding_size", "checkpoint_threshold")})
+
+    def _set(self, **settings: int | str) -> None:
+        for name, value in settings.items():
+            self._connection.execute(f"SET GLOBAL {name} = '{value}'")
 
 
 @contextmanager
@@ -98,4 +95,19 @@ _OLDEST = f"""
 _REWRITE = """
     UPDATE execution_events SET compacted_at_unix_nano = ?, attributes = attributes
     WHERE rowid BETWEEN ? AND ? AND compacted_at_unix_nano IS NULL
+"""
+_LEAVE = _REWRITE.replace(", attributes = attributes", "")
+
+# Keys of nested values are told apart by where they are, but not by their place in a list.
+_KEYS = r"""
+    WITH portion AS MATERIALIZED (
+        SELECT attributes::JSON AS attributes FROM execution_events
+        WHERE rowid BETWEEN ? AND ? AND compacted_at_unix_nano IS NULL
+    )
+    SELECT count(DISTINCT key) FROM (
+        SELECT unnest(json_keys(attributes)) AS key FROM portion
+        UNION ALL
+        SELECT regexp_replace(fullkey, '\[\d+\]', '[]', 'g') FROM portion, json_tree(attributes)
+        WHERE attributes::VARCHAR LIKE '%:{%' OR attributes::VARCHAR LIKE '%[{%' OR attributes::VARCHAR LIKE '%[[%'
+    )
 """

@@ -31,8 +31,9 @@ SETTINGS: dict[str, Any] = {
     # What does not fit goes to disk, which one query must not fill.
     "max_temp_directory_size": "4GB",
     "max_vacuum_tasks": 2,
-    # Whether attributes are taken apart into typed columns is settled write by write, see `compacting`.
+    # Attributes are taken apart into typed columns by `compacting` only.
     "variant_minimum_shredding_size": -1,
+    "checkpoint_threshold": "16MB",
 }
 
 

@@ -18,8 +18,8 @@ BUSY_SHARE_MAX = 0.25
 
 
 class Upkeep:
-    """Keeps a store up on a thread of its own, at most half of the time, so that readers find the other half. What is
-    compacted would be waited for by writes, so that is done when nothing has been written for a while only."""
+    """Keeps a store up on a thread of its own: half of the time while nothing is written, so that readers find the
+    other half; a quarter while something is; not at all while much is."""
 
     def __init__(self, store: Store, *, idle_s: float = IDLE_S) -> None:
         self._store = store
@@ -41,15 +41,26 @@ class Upkeep:
 
     def _step(self) -> float:
         """Does a portion of what is due and possible; returns how many seconds to leave the store alone."""
-        is_idle, share = self._store.idle_s >= self._idle_s, self._busy_share()
+        if self._busy_share() > BUSY_SHARE_MAX:
+            return self._idle_s
         began = time.perf_counter()
         try:
-            done = share <= BUSY_SHARE_MAX and self._store.count_usage()
-            done = done or (is_idle and self._store.compact())
+            rest = self._idle_portion() if self._store.idle_s >= self._idle_s else self._small_portion()
         except (QueryTimeout, WriteFailed):
             # Nothing was changed. What hindered it, a full disk say, hinders others as well, and they tell of it.
-            return self._idle_s
-        return time.perf_counter() - began if done and is_idle else self._idle_s
+            rest = 0
+        return rest * (time.perf_counter() - began) or self._idle_s
+
+    def _idle_portion(self) -> int:
+        """Returns how many times as long as it took to rest, 0 where all is done for now."""
+        return 1 if self._store.count_usage() or self._store.compact() else 0
+
+    def _small_portion(self) -> int:
+        """As `_idle_portion`. Runs that are going on change all the time: they are not counted without a pause."""
+        if self._store.compact():
+            return 3
+        self._store.count_usage()
+        return 0
 
     def _busy_share(self) -> float:
         """Of the time since it was last asked, the share that writes took."""

@@ -22,7 +22,7 @@ from sqlalchemy import Engine
 
 from .batch import WriteOutcome
 from .commits import Commits
-from .compacting import Compaction, Shredding
+from .compacting import Compaction
 from .counting import Portion, write_counted
 from .engine import ROW_GROUP_ROWS, native
 from .errors import WriteFailed
@@ -59,8 +59,7 @@ class Writer:
         self._holder = engine.raw_connection()
         self._connection = native(self._holder)
         self._turn = threading.Lock()
-        self._shredding = Shredding(self._connection)
-        self._compaction = Compaction(self._connection, self._shredding)
+        self._compaction = Compaction(self._connection)
         self._written_at = monotonic()
         self.busy_s = 0.0
         self.commits = Commits(engine)
@@ -71,8 +70,6 @@ class Writer:
         with self._turn:
             began = monotonic()
             try:
-                records = batch.rows if isinstance(batch, PreparedHashed) else batch.events
-                self._shredding.for_write_of(records.rows.num_rows)
                 return self._written(batch)
             except duckdb.Error as error:
                 raise WriteFailed(f"not stored: {error}") from error

@@ -16,7 +16,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from sqlalchemy import text
 
 from clew.collector.projection import read_requests
-from clew.storage import DatabaseSession, Store, Upkeep, WorkflowRun
+from clew.storage import DatabaseSession, Store, Upkeep, WorkflowRun, compacting, upkeep
 from clew.storage.compacting import PORTION_ROWS
 from clew.storage.engine import ROW_GROUP_ROWS
 
@@ -95,15 +95,34 @@ def test_attributes_become_typed_columns(filled: Store) -> None:
     assert answer(filled, TYPED) == 2
 
 
-def test_what_comes_little_by_little_is_quick_to_search(tmp_path: Path) -> None:
-    """Events that come by a few a transaction lie in typed columns as soon as a checkpoint writes them."""
+def test_checkpoints_take_nothing_apart(tmp_path: Path) -> None:
+    """Events that are not compacted lie as they arrived also where a checkpoint writes them beside such as are."""
     path = tmp_path / "clew.duckdb"
     with closing(Store(path)) as store:
-        for first in range(0, PORTION_ROWS, 512):
+        write(store, range(PORTION_ROWS))
+        store.compact()
+        for first in range(PORTION_ROWS, 2 * PORTION_ROWS, 512):
             write(store, range(first, first + 512))
     with closing(Store(path)) as reopened:
         assert answer(reopened, TYPED) == PORTION_ROWS // ROW_GROUP_ROWS
-        assert answer(reopened, COMPACTED) == 0
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_too_many_keys_are_left_as_they_are(store: Store, monkeypatch: pytest.MonkeyPatch, *, nested: bool) -> None:
+    """Taking them apart would take all memory: such a portion counts as compacted, and is told as it was."""
+    monkeypatch.setattr(compacting, "KEYS_MAX", 50)
+    built = ExportTraceServiceRequest.FromString(request(range(PORTION_ROWS)))
+    for number, span in enumerate(built.resource_spans[0].scope_spans[0].spans):
+        del span.attributes[1:]
+        value = AnyValue(string_value="said")
+        key = f"key {number % 60}"
+        if nested:
+            value, key = AnyValue(kvlist_value={"values": [KeyValue(key=key, value=value)]}), "all"
+        span.attributes.add(key=key).value.CopyFrom(value)
+    store.write_spans(read_requests([built.SerializeToString()]).batch)
+    before = told(store)
+    assert store.compact() == PORTION_ROWS
+    assert (answer(store, TYPED), told(store)) == (0, before)
 
 
 def test_what_is_too_little_is_left(store: Store) -> None:
@@ -160,11 +179,21 @@ def test_an_idle_store_is_compacted(filled: Store) -> None:
 
 
 def test_a_busy_store_is_left_alone(filled: Store) -> None:
-    """Nothing is compacted as long as something was written lately."""
-    write(filled, range(1))
-    with closing(Upkeep(filled, idle_s=DEADLINE_S)) as upkeep:
-        assert upkeep._step() == DEADLINE_S
+    """Nothing is compacted while writes take much of the time."""
+    batch = read_requests([request(range(PORTION_ROWS))]).batch
+    with closing(Upkeep(filled, idle_s=DEADLINE_S)) as kept_up:
+        filled.write_spans(batch)
+        assert kept_up._step() == DEADLINE_S
     assert answer(filled, COMPACTED) == 0
+
+
+def test_a_store_that_is_written_to_a_little_is_compacted(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Portions come between writes where those leave the time."""
+    monkeypatch.setattr(upkeep, "BUSY_SHARE_MAX", 1.0)
+    with closing(Upkeep(filled, idle_s=DEADLINE_S)) as between_writes:
+        write(filled, range(1))
+        assert between_writes._step() < DEADLINE_S
+    assert answer(filled, COMPACTED) == PORTION_ROWS
 
 
 KILLED = """
