@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import duckdb
 from sqlalchemy import func, select
@@ -47,9 +47,14 @@ class Compaction:
             rows = self._rewritten()
         self._portions_since_checkpoint += bool(rows)
         if self._portions_since_checkpoint >= (CHECKPOINT_PORTIONS if rows else 1):
+            self._checkpoint()
+        return rows
+
+    def _checkpoint(self) -> None:
+        # The engine refuses one beside another transaction that writes, an export cursor's say: the next will do.
+        with suppress(duckdb.TransactionException):
             self._connection.execute("CHECKPOINT")
             self._portions_since_checkpoint = 0
-        return rows
 
     def _rewritten(self) -> int:
         bounds = self._connection.execute(_OLDEST).fetchone()
