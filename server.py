@@ -80,6 +80,7 @@ def serving(settings: Settings, on_end: Callable[[], None]) -> Iterator[Addresse
         grpc.start()
         parts.enter_context(_http_serving(app, listener, on_end, [store.end_reads, app.state.sql_desk.end]))
         parts.callback(app.state.streams.end)  # else the HTTP server would wait for them
+        parts.callback(gc.unfreeze)
         _spare_what_is_here_to_stay()
         http_port = listener.getsockname()[1]
         yield Addresses(

@@ -18,12 +18,13 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from clew.client import Client
 from clew.exporter.otlp import run_as_otlp
 from clew.storage import Store
-from clew.transfer import TransferError, imports, jaeger_json, otlp_json
+from clew.transfer import TransferError, imports, jaeger_json, otlp_json, otlp_proto
 from clew.transfer.database import StoreSink
 from clew.transfer.errors import BadInput
 from clew.transfer.imports import Import
@@ -120,6 +121,25 @@ def test_a_file_is_known_by_how_it_begins(store: Store, sink: StoreSink, tmp_pat
     for _ in range(2):
         assert _import(sink, tmp_path / "file", content).tally.taken == {"traces": 2}
     assert [span.name for span in _spans(store, 1)] == ["step 0", "step 1"]
+
+
+@pytest.mark.parametrize("trace_id", [b"\1" + 15 * b"\0", b"\xff" + 15 * b"\0"])
+def test_spans_without_times_are_told_by_their_ids(trace_id: bytes) -> None:
+    """They read as metrics, or not at all as logs; they are spans."""
+    traces = TracesData()
+    span = traces.resource_spans.add().scope_spans.add().spans.add(trace_id=trace_id, span_id=7 * b"\0" + b"\1")
+    span.attributes.add()
+    span.name = "\u00a4"
+    assert [request.signal for request in otlp_proto.requests(traces.SerializeToString())] == ["traces"]
+
+
+def test_metrics_are_told_from_spans() -> None:
+    """Also where their names and descriptions are as long as ids."""
+    metrics = MetricsData()
+    metric = metrics.resource_metrics.add().scope_metrics.add().metrics.add(name="http.server.reqs", unit="1")
+    metric.description = "requests"
+    metric.gauge.data_points.add(as_int=1)
+    assert [request.signal for request in otlp_proto.requests(metrics.SerializeToString())] == ["metrics"]
 
 
 @pytest.mark.parametrize("is_message", [False, True])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -106,7 +106,7 @@ portion_sizes = st.sampled_from([1, 7, 8192])
 
 
 @given(sent=test_lossless.requests(), records_max=portion_sizes)
-@DETERMINISTIC
+@settings(DETERMINISTIC, max_examples=25)
 def test_spans_go_as_they_came(shared_store: Store, sent: list[ExportTraceServiceRequest], records_max: int) -> None:
     """Arbitrary spans, with all they have, leave equal in every field, under the resource and scope they came under;
     each once, and nothing else."""
