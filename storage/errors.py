@@ -61,3 +61,6 @@ class AlreadyStored(StorageError):
 
 class SelfDependency(StorageError):
     """A node of a run's graph would wait for itself."""
+
+
+CLOSING = "stopped: the store is about to be closed; ask again later"

@@ -19,7 +19,7 @@ import pyarrow as pa
 from sqlalchemy import Engine
 
 from .engine import native
-from .errors import QueryFailed, QueryTimeout, QueryTooLarge, StorageError
+from .errors import CLOSING, QueryFailed, QueryTimeout, QueryTooLarge, StorageError
 from .memory import growth_limited, resident_bytes, stop_growth
 from .sandbox import Sandbox
 
@@ -176,7 +176,7 @@ def _watch(
         if time.monotonic() >= until:
             stopped.append(QueryTimeout(f"stopped after {seconds_max:g} s; narrow the query or its time range"))
         elif over.is_set():
-            stopped.append(QueryTimeout("stopped: the store is about to be closed; ask again later"))
+            stopped.append(QueryTimeout(CLOSING))
         elif resident_bytes() - bytes_before > GROWTH_WATCHED_BYTES:
             stopped.append(_too_large())
         if stopped:

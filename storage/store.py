@@ -11,6 +11,7 @@ from .commits import Commits
 from .compacting import UNCOMPACTED
 from .counting import count_portion
 from .engine import database_path, open_engine
+from .errors import CLOSING
 from .hashed import HashedBatch, PreparedHashed, prepare_hashed
 from .preparing import PreparedBatch, prepare
 from .reading import Reader, Reads
@@ -100,7 +101,7 @@ class Store:
 
     def end_reads(self) -> None:
         """Ends the reads under way, which raise QueryTimeout; returns when they are over, within READS_END_S_MAX."""
-        self._reads.end("stopped: the store is about to be closed; ask again later", READS_END_S_MAX)
+        self._reads.end(CLOSING, READS_END_S_MAX)
 
     def close(self) -> None:
         """Ends the reads under way, folds the write-ahead log into the file and closes it."""

@@ -3,6 +3,7 @@ compacted."""
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 IDLE_S = 2.0
 # Of the time, by writes: below it there is room for small portions.
 BUSY_SHARE_MAX = 0.25
+
+_log = logging.getLogger("clew.upkeep")
 
 
 class Upkeep:
@@ -48,6 +51,10 @@ class Upkeep:
             rest = self._idle_portion() if self._store.idle_s >= self._idle_s else self._small_portion()
         except (QueryTimeout, WriteFailed):
             # Nothing was changed. What hindered it, a full disk say, hinders others as well, and they tell of it.
+            rest = 0
+        except Exception:  # noqa: BLE001 the thread goes on, whatever it is
+            # Memory that a question has at the moment, say: nothing was changed, and the next time may do.
+            _log.exception("upkeep of %s was given up for now; nothing is lost, questions are slower", self._store.path)
             rest = 0
         return rest * (time.perf_counter() - began) or self._idle_s
 

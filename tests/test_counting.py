@@ -141,6 +141,20 @@ def test_a_store_counts_by_itself(store: Store) -> None:
     assert len(written_down(store)) == 2
 
 
+def test_a_fault_does_not_end_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What fails for want of memory is told, and done another time."""
+    send(store, [(1, None, "planner", 50)])
+    with closing(Upkeep(store, idle_s=DEADLINE_S)) as upkeep, monkeypatch.context() as fault:
+        fault.setattr(counting, "PORTION_EVENTS", object())
+        assert (upkeep._step(), written_down(store)) == (DEADLINE_S, [])
+        assert "nothing is lost" in caplog.text
+        fault.undo()
+        upkeep._step()
+    assert len(written_down(store)) == 1
+
+
 def test_counting_outlives_the_process(tmp_path: Path) -> None:
     """What was written down holds after the file was closed and opened."""
     path = str(tmp_path / "clew.duckdb")
