@@ -8,7 +8,7 @@ import typer
 
 from .. import terminal
 from .asking import LOCAL_URL, AsJson, Url, asking, mistakes_told, say, warn
-from .transfer import Database, chosen_spans, counted, progress_bar
+from .transfer import Database, RunsSince, RunsUntil, chosen_spans, counted, progress_bar
 
 
 def exports(url: Url = LOCAL_URL, as_json: AsJson = False) -> None:
@@ -25,10 +25,8 @@ def export_to(
     target: Annotated[str, typer.Argument(metavar="TARGET", help="Where to, as for `serve --export`: a URL.")],
     run: Annotated[list[str] | None, typer.Option(help="Only this run: its id or the start of it; repeatable.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Send all runs.")] = False,
-    since: Annotated[
-        str | None, typer.Option(help="Only runs that began then or later: -1h, -7d, or RFC 3339.")
-    ] = None,
-    until: Annotated[str | None, typer.Option(help="Only runs that began before then.")] = None,
+    since: RunsSince = None,
+    until: RunsUntil = None,
     url: Url = LOCAL_URL,
     db: Database = None,
 ) -> None:

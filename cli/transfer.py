@@ -23,6 +23,8 @@ Database = Annotated[
     typer.Option("--db", metavar="PATH", help="A file that no server holds, instead of a server.", show_default=False),
 ]
 Progress = Callable[[int, int], None]
+RunsSince = Annotated[str | None, typer.Option(help="Only runs that began then or later: -1h, -7d, or RFC 3339.")]
+RunsUntil = Annotated[str | None, typer.Option(help="Only runs that began before then.")]
 
 
 def export_spans(
@@ -37,10 +39,8 @@ def export_spans(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Where to; .gz and .zst are compressed. Else stdout."),
     ] = None,
-    since: Annotated[
-        str | None, typer.Option(help="Only runs that began then or later: -1h, -7d, or RFC 3339.")
-    ] = None,
-    until: Annotated[str | None, typer.Option(help="Only runs that began before then.")] = None,
+    since: RunsSince = None,
+    until: RunsUntil = None,
     url: Url = LOCAL_URL,
     db: Database = None,
 ) -> None:
