@@ -205,9 +205,15 @@ def _plain(value: AnyValue, depth: int) -> tuple[Any, bool]:
     if kind == "array_value":
         items = [_plain(item, depth - 1) for item in value.array_value.values]
         return [item for item, _ in items], all(exact for _, exact in items)
-    pairs = value.kvlist_value.values
-    members = {pair.key: _plain(pair.value, depth - 1) for pair in pairs}
+    return _plain_map(value.kvlist_value.values, depth - 1)
+
+
+def _plain_map(pairs: Sequence[KeyValue], depth: int) -> tuple[Any, bool]:
+    members = {pair.key: _plain(pair.value, depth) for pair in pairs}
     plain = {key: member for key, (member, _) in members.items()}
+    if len({key.lower() for key in plain}) < len(plain):
+        # The engine has no text for an object whose keys differ in case alone; so it is given the text.
+        return orjson.dumps(plain).decode(), False
     exact = len(members) == len(pairs) and not any(pair.key_strindex or "\0" in pair.key for pair in pairs)
     return plain, exact and all(exact for _, exact in members.values())
 
