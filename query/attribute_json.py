@@ -55,8 +55,13 @@ def _exact(text: str, residue: bytes, owner: AttributeOwner) -> str:
         pairs = owner.FromString(residue).attributes
     except DecodeError:
         # Nested deeper than protobuf reads: the columns say what can be said, in a JSON that may name NaN.
-        return orjson.dumps(_finite(json.loads(text))).decode()
+        return orjson.dumps(engine_json(text)).decode()
     return orjson.dumps(_members(pairs)).decode() if pairs else text
+
+
+def engine_json(text: str) -> Any:
+    """What the engine's JSON text says, which may name NaN and the infinities."""
+    return _finite(json.loads(text))
 
 
 def _members(pairs: Iterable[KeyValue]) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import orjson
 import pyarrow as pa
 from sqlalchemy import (
     JSON,
@@ -38,7 +37,7 @@ from sqlalchemy import (
 )
 
 from ..storage import RUN_COLUMNS, USAGE, USAGE_IS_CURRENT, Reader, usage_of, whole_runs
-from .attribute_json import number_json
+from .attribute_json import engine_json, number_json
 from .events import EVENTS, RESOURCES, SCOPES
 from .figures_parameters import FiguresWanted, GroupField
 from .filter_fields import Kind, Owner
@@ -213,7 +212,7 @@ def _group_json(wanted: FiguresWanted, key: Key, group: Row) -> Row:
 def _value_json(field: GroupField, value: Any) -> Any:
     if value is None or field.column.kind is not Kind.ANY:
         return {number: word for word, number in field.column.words}.get(value, value)
-    return orjson.loads(value)
+    return engine_json(value)
 
 
 def _usage(reader: Reader, wanted: FiguresWanted, condition: ColumnElement[bool]) -> dict[Key, Row]:

@@ -203,6 +203,20 @@ def test_events_are_grouped_by_any_field(
     assert {key: group["events"] for key, group in by(told, group_by).items()} == counts
 
 
+def test_groups_by_numbers_that_json_has_no_form_for_bear_their_names(rows: Rows, api_reader: ApiReader) -> None:
+    """As values of attributes do; within lists too."""
+    run_id = rows.run(RUN)
+    numbers = ("'NaN'::DOUBLE", "'Infinity'::DOUBLE", "['-Infinity'::DOUBLE]")
+    for event, number in enumerate(numbers, 1):
+        rows.event(run_id, event)
+        with rows.store.engine.begin() as connection:
+            said = f"UPDATE execution_events SET attributes = {{'n': {number}}}::VARIANT WHERE id = {event}"
+            connection.execute(text(said.replace(":", "\\:")))
+    told = asked(api_reader, group_by='attributes["n"]')["groups"]
+    values = [group["group"]['attributes["n"]'] for group in told]
+    assert sorted(values, key=str) == ["Infinity", "NaN", ["-Infinity"]]
+
+
 def test_time_buckets_begin_at_multiples(two_runs: Rows, api_reader: ApiReader) -> None:
     """Buckets in order of time; empty ones are left out."""
     day = 86_400 * 10**9
