@@ -1,8 +1,11 @@
 """Spans leaving: knows how to say in OTLP what is stored, and how to send OTLP to others.
 
-`otlp` makes stored events OTLP again, equal to what came in. `outgoing` is the feed of what goes on to other backends,
-in the order of commits: `span_columns`, `log_columns` and `variant_attributes` say by columns what `otlp` says one by
-one, in the format of `wire`; `blocks` makes requests of it. `forwarding` sends it: to each of the `targets` that are
+`otlp` makes stored events OTLP again, equal to what came in. `pages` gives them in bulk, run after run; `outgoing` is
+the feed of what goes on to other backends, in the order of commits. Both read `portions`, in an order and from a place
+on. Everything is said by columns, `span_columns`, `log_columns` and `variant_attributes`, in the format of `wire`;
+`rows` says one by one what columns cannot. `blocks` makes requests of it.
+
+`forwarding` sends it: to each of the `targets` that are
 configured on a thread of its own, by `senders`, a `batch` at a time, until each record is taken or refused;
 `target_answers` says what an answer means and what is to be done about it.
 

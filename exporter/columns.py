@@ -13,6 +13,8 @@ from sqlalchemy import ColumnElement, LargeBinary, cast, func
 
 from .wire import BYTES, Bools, Octets
 
+# An id that no run has.
+NO_RUN = "0" * 32
 _RUN_ID_BYTES = 16
 
 

@@ -1,4 +1,4 @@
-"""Stored log records as serialised OTLP log records, by columns: as `otlp.log_record_of` says them.
+"""Stored log records as serialised OTLP log records, by columns: as `rows.log_record_of` says them.
 
 What the columns cannot say exactly stands in `otlp_residue`, in fields of the same message. Where a value has a type
 that no attribute has when it comes (somebody else wrote it), `log_record_of` says the record.
@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from ..storage import EventLog, Reader
 from .columns import Chosen, column, event_ids, numbers, present, residue, run_ids, said_columns
-from .otlp import log_record_of
+from .rows import log_record_of
 from .variant_attributes import attributes_column
 from .wire import BYTES, Bools, Head, delimited_column, joined
 

@@ -10,40 +10,24 @@ were kept; they are history and not part of this.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 import pyarrow as pa
-import pyarrow.compute as pc
-from sqlalchemy import BigInteger, ColumnElement, and_, bindparam, func, or_, select, true
+from sqlalchemy import ColumnElement, and_, true
 
 from ..storage import EventLog, ExecutionEvent, Reader, WorkflowMetric, event_id_text
-from .blocks import Blocks, Records
-from .columns import Chosen, column, numbers
+from .columns import NO_RUN, Chosen, column
 from .log_columns import LOG_COLUMNS, log_messages
+from .portions import Feed, Place
 from .span_columns import SPAN_COLUMNS, span_messages
 from .wire import BYTES
 
-_NO_RUN = "0" * 32
 _LAST = (1 << 63) - 1
-# How large records are is known only when they are read: so many are read at first, where nothing is known, and where
-# the last portion says something; then so many times as many as were read.
-_FIRST_RECORDS = 32
-_RECORDS_UNSEEN_MAX = 1024
-_GROWTH = 32
-# Asked for the first of more than 5,000 rows, the engine sorts all that there are.
-_FOUND_MAX = 4096
-_LIMIT = bindparam("records_max", type_=BigInteger, required=False)
-_PART_OF_POSITION = {
-    "stored_at_unix_nano": "stamp",
-    **dict.fromkeys(("started_at_unix_nano", "event_started_at_unix_nano", "time_unix_nano"), "started_at"),
-    "run_id": "run_id",
-    **dict.fromkeys(("id", "log_index"), "event_id"),
-}
 _TEXT = re.compile(r"(\d{1,19})\.(-?\d{1,19})\.([0-9a-f]{32})\.([0-9a-f]{16})", re.ASCII)
 
 _EVENTS: Any = ExecutionEvent.__table__
@@ -111,36 +95,17 @@ def outgoing(  # noqa: PLR0913 two limits and a filter, by name
     `execution_events`; for TRACES only, and the same object each time, as what is asked is compiled for it. Raises
     QueryTimeout, and StorageError where a part of a history is missing; what is asked next then has few records, in
     case they were too large to be read together."""
-    feed = _feed(signal, where)
-    if feed.has_failed:
-        records_max = min(records_max, _FIRST_RECORDS)
-    try:
-        found = _read(reader, feed, after, records_max, bytes_max)
-    except Exception:
-        feed.has_failed = True
-        raise
-    feed.has_failed = False
-    return found
+    found = _feed(signal, where).read(reader, _place(signal, after), records_max, bytes_max)
+    return None if found is None else Outgoing(found.request, found.records, _position(found.last))
 
 
 def waiting(reader: Reader, signal: Signal, after: Position, *, where: ColumnElement[bool] | None = None) -> int:
     """How many records are behind `after`, of those that meet `where`. Raises QueryTimeout."""
-    [[count]] = reader.arrow(_feed(signal, where).count, _values(after=after)).to_pydict().values()
-    return int(count)
-
-
-def _read(reader: Reader, feed: _Feed, after: Position, records_max: int, bytes_max: int) -> Outgoing | None:
-    portions = list(_portions(reader, feed, after, records_max, bytes_max))
-    if not portions:
-        return None
-    places, records = pa.concat_tables(places for places, _ in portions), Records.joined(said for _, said in portions)
-    feed.record_bytes = max(1, records.size // len(records.messages))
-    blocks = Blocks(reader, records, bytes_max)
-    return Outgoing(blocks.request(), blocks.count, _position(places, blocks.count - 1))
+    return _feed(signal, where).count(reader, _place(signal, after))
 
 
 @dataclass(frozen=True)
-class _Form:
+class Form:
     """Where a signal's records lie: those of `table` that meet `condition`, within a commit in the `order` of these
     columns, a time and then ids. `messages` serialises rows of `columns`, given the condition that they meet and values
     for it."""
@@ -152,90 +117,25 @@ class _Form:
     messages: Callable[[Reader, pa.Table, Chosen], pa.Array]
 
 
-class _Feed:
-    """What to ask for the records of a signal for which `where` holds, see `_values`: how many are behind a position,
-    the first `places` there, and the `records` up to another position, in the order of commits. `record_bytes`: how
-    large those of the last portion were, which the next ones may resemble. `has_failed`: whether the last portion could
-    not be read."""
-
-    def __init__(self, form: _Form, where: ColumnElement[bool]) -> None:
-        order = (form.table.c.stored_at_unix_nano, *form.order)
-        stamp, started_at, *_ = order
-        # What is said of stamps and starts alone says nothing new, but prunes the scan.
-        behind = and_(stamp >= _bound("after", stamp), _beyond(order, "after"), form.condition, where)
-        starts = started_at.between(_bound("earliest", started_at), _bound("latest", started_at))
-        self.count = select(func.count()).where(behind)
-        self.places = select(*order).where(behind).order_by(*order).limit(_LIMIT)
-        self.chosen = and_(stamp <= _bound("until", stamp), starts, behind, ~_beyond(order, "until"))
-        self.records = select(*form.columns).where(self.chosen).order_by(*order)
-        self.messages = form.messages
-        self.record_bytes: int | None = None
-        self.has_failed = False
-
-
 @lru_cache(maxsize=64)
-def _feed(signal: Signal, where: ColumnElement[bool] | None) -> _Feed:
-    """Kept, so that its statements are compiled once."""
-    return _Feed(_FORMS[signal], true() if where is None else where)
+def _feed(signal: Signal, where: ColumnElement[bool] | None) -> Feed:
+    form = FORMS[signal]
+    return Feed(
+        order=(form.table.c.stored_at_unix_nano, *form.order),
+        condition=form.condition if where is None else and_(form.condition, where),
+        columns=form.columns,
+        messages=form.messages,
+    )
 
 
-def _beyond(order: Sequence[ColumnElement[Any]], place: str) -> ColumnElement[bool]:
-    """Column by column: comparing tuples, the engine builds one for every row that it looks at."""
-    first, *others = order
-    later = first > _bound(place, first)
-    return or_(later, and_(first == _bound(place, first), _beyond(others, place))) if others else later
+def _place(signal: Signal, position: Position) -> Place:
+    run = (UUID(position.run_id),) if signal is Signal.TRACES else ()
+    return position.stamp, position.started_at, *run, position.event_id
 
 
-def _bound(place: str, column: ColumnElement[Any]) -> ColumnElement[Any]:
-    return bindparam(f"{place}_{_PART_OF_POSITION[str(column.key)]}", type_=column.type, required=False)
-
-
-def _values(**places: Position) -> dict[str, Any]:
-    """What a feed's statements ask for."""
-    values: dict[str, Any] = {}
-    for name, place in places.items():
-        values |= {f"{name}_{part}": said for part, said in asdict(place).items()}
-        values[f"{name}_run_id"] = UUID(place.run_id)
-    return values
-
-
-def _portions(
-    reader: Reader, feed: _Feed, after: Position, records_max: int, bytes_max: int
-) -> Iterator[tuple[pa.Table, Records]]:
-    """The records behind `after` and their places, portion by portion until they are enough."""
-    count = size = 0
-    wanted = _FIRST_RECORDS
-    if feed.record_bytes is not None:
-        wanted = min(_RECORDS_UNSEEN_MAX, bytes_max // feed.record_bytes + 1)
-    while count < records_max and size < bytes_max:
-        limit = min(wanted, records_max - count, _FOUND_MAX)
-        places = reader.arrow(feed.places, _values(after=after) | {"records_max": limit})
-        if not places.num_rows:
-            return
-        until = _position(places, -1)
-        records = _records(reader, feed, _values(after=after, until=until) | _bounds(places))
-        yield places, records
-        if places.num_rows < limit:
-            return
-        count, after, size = count + places.num_rows, until, size + max(1, records.size)
-        wanted = max(1, min(count * _GROWTH, (bytes_max - size) * count // size + 1))
-
-
-def _records(reader: Reader, feed: _Feed, values: dict[str, Any]) -> Records:
-    rows = reader.arrow(feed.records, values).combine_chunks()
-    messages = feed.messages(reader, rows, Chosen(feed.chosen, values))
-    return Records(messages, numbers(rows, "resource_id"), numbers(rows, "scope_id"))
-
-
-def _bounds(places: pa.Table) -> dict[str, Any]:
-    starts = pc.min_max(places.column(1)).as_py()
-    return {"earliest_started_at": starts["min"], "latest_started_at": starts["max"]}
-
-
-def _position(places: pa.Table, row: int) -> Position:
-    stamp, started_at, *ids = (column[row].as_py() for column in places.columns)
-    run_id = ids[0].replace("-", "") if len(ids) > 1 else _NO_RUN
-    return Position(stamp, started_at, run_id, ids[-1])
+def _position(place: Place) -> Position:
+    stamp, started_at, *run, event_id = place
+    return Position(stamp, started_at, run[0].hex if run else NO_RUN, event_id)
 
 
 def _signed(digits: str) -> int:
@@ -246,15 +146,15 @@ def _points(_reader: Reader, rows: pa.Table, _chosen: Chosen) -> pa.Array:
     return column(rows, "otlp").cast(BYTES)
 
 
-_FORMS = {
-    Signal.TRACES: _Form(
+FORMS = {
+    Signal.TRACES: Form(
         _EVENTS,
         (_EVENTS.c.started_at_unix_nano, _EVENTS.c.run_id, _EVENTS.c.id),
         true(),
         SPAN_COLUMNS,
         span_messages,
     ),
-    Signal.LOGS: _Form(
+    Signal.LOGS: Form(
         _LOGS,
         (_LOGS.c.event_started_at_unix_nano, _LOGS.c.log_index),
         # What a repository wrote is no OTLP.
@@ -262,7 +162,7 @@ _FORMS = {
         LOG_COLUMNS,
         log_messages,
     ),
-    Signal.METRICS: _Form(
+    Signal.METRICS: Form(
         _METRICS,
         (_METRICS.c.time_unix_nano, _METRICS.c.id),
         _METRICS.c.otlp.is_not(None),

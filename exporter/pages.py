@@ -10,20 +10,21 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import RowMapping, Select, and_, false, func, or_, select
+import numpy as np
+import pyarrow as pa
+from sqlalchemy import BigInteger, ColumnElement, Select, and_, bindparam, func, or_, select
 
-from ..storage import ExecutionEvent, Reader, Store, WorkflowRun, parse_event_id, run_id_text
-from .otlp import traces_of
+from ..storage import ExecutionEvent, Reader, Store, WorkflowRun, run_id_text
+from .columns import NO_RUN
+from .portions import Feed, Place, Portion
+from .span_columns import SPAN_COLUMNS, readable_span_messages
 
-PAGE_SPANS_MAX = 2_000
+PAGE_SPANS_MAX = 8_192
 PAGE_BYTES_MAX = 4 << 20
-# Read of a page before it is known how large they are: attributes of one span may fill a request.
-_FIRST_SPANS = 250
-_RUNS_MAX = 1_000
+_RUNS_MAX = 2_048
 _LAST = (1 << 63) - 1
 
 _RUNS, _EVENTS = WorkflowRun.__table__, ExecutionEvent.__table__
@@ -42,7 +43,8 @@ class Extent:
 
 @dataclass(frozen=True)
 class Page:
-    """A serialised OTLP `TracesData` of `spans` spans; `next_cursor` is None on the last page."""
+    """A serialised OTLP `TracesData` of `spans` spans, those of a run one after another; `next_cursor` is None on the
+    last page."""
 
     traces: bytes
     spans: int
@@ -100,101 +102,121 @@ class ChosenSpans:
     def page(self, cursor: str | None = None) -> Page:
         """The page after the one that gave `cursor`; the first one for None. It may be empty without being the last.
 
-        Raises ValueError for a text that is no cursor, and QueryTimeout.
+        Raises ValueError for a text that is no cursor, QueryTimeout, and StorageError where a part of a history is
+        missing.
         """
         after = None if cursor is None else _Place.parse(cursor)
         with self.store.read() as reader:
-            found = reader.rows(self._runs_from(after))
+            found = reader.arrow(_NAMED_RUNS_BEHIND if self.run_ids else _RUNS_BEHIND, self._values(after))
             runs = _first_runs(found)
-            keys = reader.rows(_keys_of(runs, after)) if runs else ()
-            payloads, spans = _payloads(reader, keys)
-        if spans < len(keys) or spans == PAGE_SPANS_MAX:
-            place = _place_of(keys[spans - 1], runs, after)
-        elif len(runs) < len(found) or len(found) == _RUNS_MAX:
+            portion = _portion(reader, runs, after) if runs else None
+        if portion is not None and not portion.is_all:
+            place = _place_of(portion.last, runs, after)
+        elif len(runs) < found.num_rows or found.num_rows == _RUNS_MAX:
             place = _end_of(runs[-1], after)
         else:
             place = None
-        # Protobuf messages one after the other are one message.
-        return Page(b"".join(payloads), spans, None if place is None else place.text())
+        request, spans = (b"", 0) if portion is None else (portion.request, portion.records)
+        return Page(request, spans, None if place is None else place.text())
 
     def _of_runs(self, statement: Select[Any]) -> Select[Any]:
         started = _RUNS.c.started_at_unix_nano
         statement = statement.where(started >= self.since, started < self.until)
         return statement.where(_RUNS.c.id.in_(self.run_ids)) if self.run_ids else statement
 
-    def _runs_from(self, after: _Place | None) -> Select[Any]:
-        """Runs in their order, from the one that `after` is in: also where a late span has moved that one."""
-        started, columns = _RUNS.c.started_at_unix_nano, (_RUNS.c.last_started_at_unix_nano, _RUNS.c.event_count)
-        statement = self._of_runs(select(_RUNS.c.id, started, *columns))
-        if after is not None:
-            later = and_(started == after.run_started_at, _RUNS.c.id > after.run_id)
-            begun = false() if after.is_end else _RUNS.c.id == after.run_id
-            statement = statement.where(or_(started > after.run_started_at, later, begun))
-        return statement.order_by(started, _RUNS.c.id).limit(_RUNS_MAX)
+    def _values(self, after: _Place | None) -> dict[str, Any]:
+        """What is asked of runs behind a place."""
+        behind = after or _Place(-1, NO_RUN, 0, 0)
+        return {
+            "since": self.since,
+            "until": self.until,
+            "after_start": behind.run_started_at,
+            "after_run": UUID(behind.run_id),
+            "begun_run": UUID(NO_RUN if behind.is_end else behind.run_id),
+            "named": list(self.run_ids),
+            "runs_max": _RUNS_MAX,
+        }
 
 
-def _first_runs(runs: Sequence[RowMapping]) -> Sequence[RowMapping]:
-    """As many of the runs as have the events of a page."""
-    counts = accumulate(run["event_count"] for run in runs)
-    return runs[: 1 + next((index for index, count in enumerate(counts) if count >= PAGE_SPANS_MAX), len(runs))]
+class _Run(NamedTuple):
+    run_id: str
+    started_at: int
+    last_started_at: int
 
 
-def _keys_of(runs: Sequence[RowMapping], after: _Place | None) -> Select[Any]:
-    """The events of a page: their run, id and start, in their order."""
-    started = _EVENTS.c.started_at_unix_nano
-    earliest = min(_first_start(run, after) for run in runs)
-    latest = max(run["last_started_at_unix_nano"] for run in runs)
-    of_runs = _EVENTS.c.run_id.in_([run["id"] for run in runs])
-    statement = select(_EVENTS.c.run_id, _EVENTS.c.id, started).join(_RUNS, _RUNS.c.id == _EVENTS.c.run_id)
-    statement = statement.where(of_runs, started.between(earliest, latest))
-    if after is not None:
-        later = and_(started == after.started_at, _EVENTS.c.id > after.event_id)
-        statement = statement.where(or_(_EVENTS.c.run_id != after.run_id, started > after.started_at, later))
-    in_order = statement.order_by(_RUNS.c.started_at_unix_nano, _RUNS.c.id, started, _EVENTS.c.id)
-    return in_order.limit(PAGE_SPANS_MAX)
-
-
-def _first_start(run: RowMapping, after: _Place | None) -> int:
-    is_begun = after is not None and after.run_id == run["id"]
-    return int(after.started_at if after and is_begun else run["started_at_unix_nano"])
-
-
-def _payloads(reader: Reader, keys: Sequence[RowMapping]) -> tuple[list[bytes], int]:
-    """The events as messages, and how many they are: fewer than keys where that is enough for a page."""
-    payloads: list[bytes] = []
-    spans = size = 0
-    wanted = _FIRST_SPANS
-    while spans < len(keys) and size < PAGE_BYTES_MAX:
-        events = _events(reader, keys[spans : spans + wanted])
-        payloads.append(traces_of(reader, events).SerializeToString())
-        spans, size = spans + len(events), size + len(payloads[-1])
-        wanted = max(1, (PAGE_BYTES_MAX - size) * spans // size)
-    return payloads, spans
-
-
-def _events(reader: Reader, keys: Sequence[RowMapping]) -> Sequence[RowMapping]:
-    """Whole rows: by their keys and not with them, since rows as large as these are not to be sorted."""
-    started = _EVENTS.c.started_at_unix_nano
-    starts = [key["started_at_unix_nano"] for key in keys]
-    statement = select(_EVENTS).where(
-        _EVENTS.c.run_id.in_({key["run_id"] for key in keys}),
-        _EVENTS.c.id.in_([key["id"] for key in keys]),
-        started.between(min(starts), max(starts)),
+def _runs_behind(*conditions: ColumnElement[bool]) -> Select[Any]:
+    """Runs in their order, after the one that is begun, wherever a late span has moved that one."""
+    run_id, started, last_started = _RUNS.c.id, _RUNS.c.started_at_unix_nano, _RUNS.c.last_started_at_unix_nano
+    since, until, after_start, limit = (
+        bindparam(name, type_=BigInteger, required=False) for name in ("since", "until", "after_start", "runs_max")
     )
-    rows = {(row["run_id"], row["id"]): row for row in reader.rows(statement)}
-    return [rows[key["run_id"], key["id"]] for key in keys]
+    after_run, begun_run = (bindparam(name, type_=run_id.type, required=False) for name in ("after_run", "begun_run"))
+    is_begun = run_id == begun_run
+    later = or_(started > after_start, and_(started == after_start, run_id > after_run), is_begun)
+    statement = select(run_id, started, last_started, _RUNS.c.event_count)
+    statement = statement.where(started >= since, started < until, later, *conditions)
+    return statement.order_by(~is_begun, started, run_id).limit(limit)
 
 
-def _place_of(event: RowMapping, runs: Sequence[RowMapping], before: _Place | None) -> _Place:
-    run = next(run for run in runs if run["id"] == event["run_id"])
-    return _place_in(run, event["started_at_unix_nano"], parse_event_id(event["id"]), before)
+_RUNS_BEHIND = _runs_behind()
+_NAMED_RUNS_BEHIND = _runs_behind(_RUNS.c.id.in_(select(func.unnest(bindparam("named", required=False)))))
 
 
-def _end_of(run: RowMapping, before: _Place | None) -> _Place:
+def _first_runs(runs: pa.Table) -> list[_Run]:
+    """As many of the runs as have the events of a page."""
+    counts = np.cumsum(runs["event_count"].to_numpy())
+    first = runs.slice(0, 1 + int(np.searchsorted(counts, PAGE_SPANS_MAX)))
+    ids, started, last_started, _ = (column.to_pylist() for column in first.columns)
+    return [_Run(run_id.replace("-", ""), *times) for run_id, *times in zip(ids, started, last_started, strict=True)]
+
+
+def _portion(reader: Reader, runs: Sequence[_Run], after: _Place | None) -> Portion | None:
+    """As many events of the runs as a page has. A place among them is the run's number in the list, start and id."""
+    values = {
+        "chosen_runs": [UUID(run.run_id) for run in runs],
+        "numbers": list(range(len(runs))),
+        "runs_begin": min(_first_start(run, after) for run in runs),
+        "runs_end": max(run.last_started_at for run in runs),
+    }
+    behind = (0, after.started_at, after.event_id) if after and _is_begun(runs[0], after) else _BEFORE_ALL
+    return _FEED.read(reader, behind, PAGE_SPANS_MAX, PAGE_BYTES_MAX, values)
+
+
+def _is_begun(run: _Run, after: _Place | None) -> bool:
+    return after is not None and after.run_id == run.run_id
+
+
+def _first_start(run: _Run, after: _Place | None) -> int:
+    return after.started_at if after and _is_begun(run, after) else run.started_at
+
+
+def _place_of(last: Place, runs: Sequence[_Run], before: _Place | None) -> _Place:
+    number, started_at, event_id = last
+    return _place_in(runs[number], started_at, event_id, before)
+
+
+def _end_of(run: _Run, before: _Place | None) -> _Place:
     return _place_in(run, _LAST, _LAST, before)
 
 
-def _place_in(run: RowMapping, started_at: int, event_id: int, before: _Place | None) -> _Place:
-    """Never back among the runs that were read: a late span may have moved this one there."""
-    run_started_at = max(run["started_at_unix_nano"], before.run_started_at if before else 0)
-    return _Place(run_started_at, run["id"], started_at, event_id)
+def _place_in(run: _Run, started_at: int, event_id: int, before: _Place | None) -> _Place:
+    """A run stays where it was when it was begun, though a late span may have moved it since."""
+    run_started_at = before.run_started_at if before and _is_begun(run, before) else run.started_at
+    return _Place(run_started_at, run.run_id, started_at, event_id)
+
+
+def _feed() -> Feed:
+    of_runs = (func.unnest(bindparam(name, required=False)) for name in ("chosen_runs", "numbers"))
+    run = select(*(of.label(name) for of, name in zip(of_runs, ("run_id", "number"), strict=True))).subquery("run")
+    begin, end = (bindparam(name, type_=BigInteger, required=False) for name in ("runs_begin", "runs_end"))
+    return Feed(
+        order=(run.c.number, _EVENTS.c.started_at_unix_nano, _EVENTS.c.id),
+        condition=and_(_EVENTS.c.run_id == run.c.run_id, _EVENTS.c.started_at_unix_nano.between(begin, end)),
+        columns=SPAN_COLUMNS,
+        messages=readable_span_messages,
+        keeps_together=True,
+    )
+
+
+_FEED = _feed()
+_BEFORE_ALL: Place = (-1, 0, 0)

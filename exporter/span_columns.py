@@ -1,4 +1,4 @@
-"""Stored events as serialised OTLP spans, by columns: as `otlp.spans_of` says them, many times as fast.
+"""Stored events as serialised OTLP spans, by columns: as `rows.spans_of` says them, many times as fast.
 
 What the columns cannot say exactly stands in `otlp_residue`, in fields of the same message. Where a value has a type
 that no attribute has when it comes (somebody else wrote it), `spans_of` says the span.
@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from sqlalchemy import BigInteger, ColumnElement, Select, and_, bindparam, select, tuple_
 
 from ..storage import EventLink, EventLog, ExecutionEvent, Histories, Reader, run_id_text
 from .columns import Chosen, column, event_ids, numbers, present, residue, run_ids, said_columns
-from .otlp import key_values, spans_of
+from .rows import is_readable, key_values, spans_of
 from .variant_attributes import attributes_column
 from .wire import BYTES, Bools, Head, delimited, delimited_column, empty, grouped, joined
 
@@ -59,6 +60,15 @@ def span_messages(reader: Reader, rows: pa.Table, chosen: Chosen) -> pa.Array:
     )
     inexact = ~(is_exact & logs_are_exact & links_are_exact)
     return _corrected(reader, rows, messages, inexact) if inexact.any() else messages
+
+
+def readable_span_messages(reader: Reader, rows: pa.Table, chosen: Chosen) -> pa.Array:
+    """`span_messages`, but what nests deeper than protobuf's own parsers go is said as far as columns can."""
+    messages = span_messages(reader, rows, chosen)
+    if is_readable(Span, b"".join(messages.to_pylist())):
+        return messages
+    unreadable = np.array([not is_readable(Span, message) for message in messages.to_pylist()])
+    return _corrected(reader, rows, messages, unreadable)
 
 
 def _heads(rows: pa.Table, is_exact: Bools) -> pa.Array:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .otlp import any_value
+from .rows import any_value
 from .wire import (
     BYTES,
     Bools,

@@ -20,7 +20,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from clew.collector.intake import Intake
-from clew.exporter import pages
+from clew.exporter import pages, portions
 from clew.exporter.pages import ChosenSpans
 from clew.storage import Store
 from clew.transfer import TransferError, export
@@ -82,7 +82,8 @@ def _keys(read: Iterable[TracesData]) -> list[tuple[int, int]]:
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages of five spans, read by two."""
     monkeypatch.setattr(pages, "PAGE_SPANS_MAX", 5)
-    monkeypatch.setattr(pages, "_FIRST_SPANS", 2)
+    monkeypatch.setattr(portions, "_FIRST_RECORDS", 2)
+    monkeypatch.setattr(portions, "_RECORDS_UNSEEN_MAX", 2)
 
 
 def _all_pages(spans: ChosenSpans) -> Iterator[TracesData]:
@@ -219,11 +220,10 @@ def test_runs_are_chosen_by_name_and_time(store: Store) -> None:
 def test_a_page_is_bounded_in_bytes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is large goes in smaller pages."""
     _store(store, _traces(1, range(100)))
-    monkeypatch.setattr(pages, "_FIRST_SPANS", 3)
     monkeypatch.setattr(pages, "PAGE_BYTES_MAX", 1_000)
     sizes = [len(traces.SerializeToString()) for traces in _all_pages(ChosenSpans(store))]
     assert len(sizes) > 5
-    assert max(sizes) < 2_000
+    assert max(sizes) <= 1_000
 
 
 # --- stopping and going on --------------------------------------------------------------------------------------------

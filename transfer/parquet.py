@@ -22,7 +22,7 @@ from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope, KeyVa
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, TracesData
 
-from ..exporter.otlp import key_values
+from ..exporter.rows import key_values
 from ..query.attribute_json import value_json
 from .errors import BadInput
 from .frames import Frame, Request
