@@ -25,6 +25,9 @@ from .jaeger_server import (
     shop,
 )
 
+# What Jaeger sends for a time that it does not have: 0001-01-01T00:00:00Z, the zero of Go.
+GO_ZERO = Timestamp(seconds=-62_135_596_800)
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JaegerServer]:
@@ -70,14 +73,17 @@ def test_get_traces(server: JaegerServer) -> None:
         ({}, [JOB, TICK, CART]),
         ({"service_name": "stock"}, [JOB, CART]),
         ({"service_name": "stock", "operation_name": "count"}, [CART]),
-        ({"start_time_min": moment(START + 1), "start_time_max": moment(START + 120 * SECOND)}, [TICK, CART]),
+        ({"start_time_min": moment(START + 1), "start_time_max": moment(START + 120 * SECOND - 1)}, [TICK, CART]),
+        ({"start_time_min": moment(START + 120 * SECOND), "start_time_max": moment(START + 120 * SECOND)}, [JOB]),
+        ({"start_time_min": GO_ZERO, "start_time_max": GO_ZERO}, [JOB, TICK, CART]),
         ({"duration_min": Duration(seconds=1)}, [TICK]),
         ({"duration_min": Duration(nanos=250_000), "duration_max": Duration(nanos=250_000)}, [JOB]),
         ({"search_depth": 2}, [JOB, TICK]),
     ],
 )
 def test_searches(server: JaegerServer, query: dict[str, Any], expected: list[str]) -> None:
-    """Service, operation, times (the last excluded), durations and depth narrow the search; newest first."""
+    """Service, operation, times (the last included), durations and depth narrow the search; newest first. A time that
+    Jaeger does not have narrows nothing."""
     assert found(server, **query) == expected
 
 

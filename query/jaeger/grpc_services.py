@@ -31,6 +31,7 @@ from ..errors import InvalidParameter, NotFound
 from .dependencies import dependencies
 from .errors import GRPC_STATUS, told
 from .messages import API_V3, STORAGE
+from .otlp_traces import otlp_traces
 from .parameters import parse_trace_id
 from .search import TRACES_DEFAULT, TraceSearch, check_size, find_traces, traces_by_id
 from .services import operations, services
@@ -212,8 +213,7 @@ async def _chunks_of(source: _Source, runs: Sequence[RowMapping]) -> AsyncIterat
     """The traces one after the other; one is read when the one before has been taken."""
 
     def read(run_id: UUID) -> list[bytes]:
-        traces = source.run_as_otlp(source.asker.store, run_id)
-        return list(chunks(TracesData.FromString(traces or b"")))
+        return list(chunks(otlp_traces(source.run_as_otlp(source.asker.store, run_id))))
 
     for run in runs:
         check_size([run])
@@ -234,13 +234,14 @@ def _search(request: Any) -> TraceSearch:
     if query.HasField("filter") or (not is_v3 and query.HasField("pagination")):
         message = "filter and pagination are not supported; use attributes and search_depth"
         raise InvalidParameter(message, parameter="filter")
-    has_times = query.HasField("start_time_min") and query.HasField("start_time_max")
-    if is_v3 and not has_times:
+    first, end = _instant(query, "start_time_min"), _instant(query, "start_time_max")
+    if is_v3 and (first is None or end is None):
         raise InvalidParameter("start_time_min and start_time_max are required", parameter="start_time_min")
     attributes = query.attributes if is_v3 else {pair.key: _text(pair.value) for pair in query.attributes}
     return TraceSearch(
-        first=query.start_time_min.ToNanoseconds() if query.HasField("start_time_min") else 0,
-        last=query.start_time_max.ToNanoseconds() - 1 if query.HasField("start_time_max") else _INT64_MAX,
+        first=first or 0,
+        # Jaeger's storages find what starts at the end too, its API does not.
+        last=_INT64_MAX if end is None else end - is_v3,
         service=query.service_name,
         operation=query.operation_name,
         tags=dict(attributes),
@@ -248,6 +249,12 @@ def _search(request: Any) -> TraceSearch:
         duration_max_ns=query.duration_max.ToNanoseconds(),
         limit=query.search_depth if query.search_depth > 0 else TRACES_DEFAULT,
     )
+
+
+def _instant(query: Any, name: str) -> int | None:
+    """Nanoseconds since 1970. None for no time, which a Jaeger tells its storage as Go's zero, in the year 1."""
+    nanoseconds: int = getattr(query, name).ToNanoseconds()
+    return min(nanoseconds, _INT64_MAX) if query.HasField(name) and nanoseconds >= 0 else None
 
 
 def _text(value: Any) -> str:

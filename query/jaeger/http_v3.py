@@ -9,7 +9,6 @@ from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Request, Response
-from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from sqlalchemy import RowMapping
 
 from ...storage import Store
@@ -17,6 +16,7 @@ from ..api import Ask, json_response
 from ..errors import InvalidParameter, NotFound
 from .errors import ANSWERS, V3Route
 from .otlp_json import otlp_json
+from .otlp_traces import otlp_traces
 from .parameters import V3_OPERATIONS, V3_SEARCH, TraceId, parse_trace_id, v3_search
 from .search import check_bytes, check_size, find_traces, traces_by_id
 from .services import operations, services
@@ -96,5 +96,4 @@ async def _as_otlp(request: Request, asker: Ask, runs: Sequence[RowMapping]) -> 
 
 def _blocks(read: RunAsOtlp, store: Store, run_id: UUID) -> list[bytes]:
     """The blocks of spans of the run as OTLP's JSON; none when it has gone meanwhile."""
-    traces = read(store, run_id)
-    return [orjson.dumps(otlp_json(block)) for block in TracesData.FromString(traces or b"").resource_spans]
+    return [orjson.dumps(otlp_json(block)) for block in otlp_traces(read(store, run_id)).resource_spans]
