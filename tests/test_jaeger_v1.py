@@ -22,6 +22,7 @@ START_US, START_MS = START // 1_000, START // 1_000_000
 ALL = {"start": START_US, "end": START_US + 300_000_000}
 TICK_ID = "00000000000000ab"  # Jaeger writes ids of 64 bits with 16 digits
 TALK = "99999999999999999999999999999999"
+COARSE = "66666666666666666666666666666666"
 LARGE = "77777777777777777777777777777777"
 
 
@@ -180,6 +181,21 @@ def test_a_conversation_is_shown_whole(server: JaegerServer) -> None:
     assert [shown["tags"] for shown in trace["spans"]] == [[tag("gen_ai.input.messages", "string", t)] for t in turns]
 
 
+def test_the_root_is_first_of_what_started_with_it(server: JaegerServer) -> None:
+    """Grafana names a trace after the first of its earliest spans: where a clock is coarse, that is still the root."""
+    request = ExportTraceServiceRequest()
+    spans = [
+        span(COARSE, 1, parent=2, at=500 * SECOND, name="step"),
+        span(COARSE, 2, at=500 * SECOND, name="whole"),
+        span(COARSE, 3, parent=1, at=500 * SECOND),
+    ]
+    request.resource_spans.add().scope_spans.add(spans=spans)
+    server.send(request)
+
+    [trace] = server.get(f"/api/traces/{COARSE}")["data"]
+    assert [shown["operationName"] for shown in trace["spans"]] == ["whole", "step", ""]
+
+
 # Searches.
 
 
@@ -286,7 +302,7 @@ def test_traces_asked_for_by_id(server: JaegerServer) -> None:
     answer = server.get("/api/traces", traceID=[JOB, "77", CART])
 
     assert [trace["traceID"] for trace in answer["data"]] == [JOB, CART]
-    assert answer["errors"] == [{"code": 404, "msg": "trace not found", "traceID": "77".rjust(32, "0")}]
+    assert answer["errors"] == [{"code": 404, "msg": "trace not found", "traceID": "77".rjust(16, "0")}]
 
 
 # Names.

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Response
 from ...storage import Reader, run_id_text
 from ..api import Ask, json_response
 from ..errors import InvalidParameter, NotFound
+from ..jaeger_json import trace_id_text
 from .dependencies import dependencies
 from .errors import ANSWERS, V1Route, envelope
 from .parameters import (
@@ -108,7 +109,7 @@ def _traces_found(reader: Reader, search: TraceSearch) -> bytes:
 def _traces_by_id(reader: Reader, run_ids: Sequence[UUID]) -> bytes:
     runs = traces_by_id(reader, run_ids)
     missing = {run_id_text(run_id) for run_id in run_ids} - {run["id"] for run in runs}
-    errors = [{"code": 404, "msg": "trace not found", "traceID": run_id} for run_id in sorted(missing)]
+    errors = [{"code": 404, "msg": "trace not found", "traceID": trace_id_text(run_id)} for run_id in sorted(missing)]
     return _answer(traces_json(reader, runs), errors or None)
 
 

@@ -159,7 +159,8 @@ def _rows(reader: Reader, statement: Any) -> Iterator[Json]:
         yield from batch.to_pylist()
 
 
-_IN_TIME = (EVENTS.c.started_at_unix_nano, EVENTS.c.id)
+# Who lists traces names one after the first of the spans that started first: of several, that is the root.
+_IN_TIME = (EVENTS.c.started_at_unix_nano, EVENTS.c.parent_event_id.is_not(None), EVENTS.c.id)
 _SPAN_COLUMNS = (
     *("run_id", "id", "otel_span_id", "parent_event_id", "name", "kind", "status_code", "status_message", "flags"),
     *("started_at_unix_nano", "duration_ns", "resource_id", "scope_id", "trace_state", "otlp_residue", "history_id"),
