@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
@@ -73,9 +73,12 @@ def _group_field(said: str, name: str, key: str | None) -> GroupField:
     return GroupField(said, column)
 
 
+_WIDTH = replace(FIELDS["duration_ns"], name="a time bucket's width")
+
+
 def parse_every(text: str) -> int:
     """A width in nanoseconds, at least BUCKET_NS_MIN. Raises ValueError."""
-    width = int(read_value(FIELDS["duration_ns"], text, quoted=False))
+    width = int(read_value(_WIDTH, text, quoted=False))
     if width < BUCKET_NS_MIN or width > (1 << 62):
         raise ValueError("a time bucket is 1ms wide or wider: write 1m, 1h, 1d")
     return width

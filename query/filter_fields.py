@@ -112,10 +112,11 @@ def read_pattern(field: Field, text: str) -> str:
 
 def _advice(name: str) -> str:
     is_an_attribute = "." in name and not name.startswith(tuple(owner.value for owner in Owner if owner.value))
-    if is_an_attribute:
-        return f'; an attribute is written attributes["{name}"]'
-    near = get_close_matches(name, [*FIELDS, *ALIASES], n=1)
-    return f"; {near[0]} is one" if near else "; a text to search for stands in quotes"
+    near = () if is_an_attribute else get_close_matches(name, [*FIELDS, *ALIASES], n=1)
+    if near:
+        return f"; {near[0]} is one"
+    in_quotes = "" if is_an_attribute else ", a text to search for in quotes"
+    return f'; an attribute is written attributes["{name}"]{in_quotes}'
 
 
 _WHOLE = re.compile(r"[-+]?\d{1,300}", re.ASCII)

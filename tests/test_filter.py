@@ -415,6 +415,7 @@ def test_what_the_language_says(store: Store, rows: Rows, text: str, found: list
     ("text", "position", "told"),
     [
         ("agnet = 1", 0, "agent is one"),
+        ("city = Oslo", 0, 'attributes["city"]'),
         ("http.method = GET", 0, 'attributes["http.method"]'),
         ("a and unknown_thing = 1", 6, "no field"),
         ("name = ", 7, "a value should be here, not the end"),

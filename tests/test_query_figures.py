@@ -279,14 +279,14 @@ def test_names_in_keys_may_hold_commas() -> None:
 @pytest.mark.parametrize(
     ("query", "told"),
     [
-        ("group_by=nonsense", "there is no field 'nonsense'"),
+        ("group_by=nonsense", "there is no field 'nonsense'; an attribute is written attributes[\"nonsense\"]"),
         ("group_by=duration", "nearly each event's own"),
         ("group_by=log.name", "an event has many of log.name"),
         ("group_by=agent,agent", "each once"),
         ("group_by=a,b,c,d,e,f", "there is no field"),
         ("group_by=agent model", "is no field"),
         ("every=0", "1ms wide or wider"),
-        ("every=sometimes", "a duration"),
+        ("every=sometimes", "every: a time bucket's width is a duration such as"),
         ("limit=100000", "10000"),
         ("filter=agent =", "a value should be here"),
         ("by=agent", "there is no parameter 'by'"),
