@@ -92,9 +92,9 @@ def _firsts(ids: Ints) -> Ints:
 
 
 class _Origins:
-    """What blocks say of resources or scopes; one that nests deeper than protobuf's own parsers go is left out: no block
-    with it could be read. Their ids are hashes of what they are, so that what is known once stays true, in whatever
-    store."""
+    """What blocks say of resources or scopes; one that nests deeper than protobuf's own parsers go is left out: no
+    block with it could be read. Their ids are hashes of what they are, so that what is known once stays true, in
+    whatever store."""
 
     def __init__(self, table: type[Resource | Scope], message_type: type[Message]) -> None:
         self._table, self._message_type = table, message_type
