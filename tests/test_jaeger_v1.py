@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from clew.query.jaeger import search
@@ -18,10 +20,12 @@ from clew.transfer.jaeger_json import Writer
 
 from .jaeger_server import CART, JOB, SECOND, START, TICK, V3, JaegerServer, jaeger_server, shop, span
 
+PROTOBUF = {"content-type": "application/x-protobuf"}
 START_US, START_MS = START // 1_000, START // 1_000_000
 ALL = {"start": START_US, "end": START_US + 300_000_000}
 TICK_ID = "00000000000000ab"  # Jaeger writes ids of 64 bits with 16 digits
 TALK = "99999999999999999999999999999999"
+EARLY = "88888888888888888888888888888888"
 COARSE = "66666666666666666666666666666666"
 LARGE = "77777777777777777777777777777777"
 
@@ -303,6 +307,21 @@ def test_traces_asked_for_by_id(server: JaegerServer) -> None:
 
     assert [trace["traceID"] for trace in answer["data"]] == [JOB, CART]
     assert answer["errors"] == [{"code": 404, "msg": "trace not found", "traceID": "77".rjust(16, "0")}]
+
+
+def test_log_records_alone_are_no_trace(server: JaegerServer) -> None:
+    """A run of which only log records have come has no spans to show: it is not found, by either version."""
+    record = {"trace_id": bytes.fromhex(EARLY), "time_unix_nano": START, "body": {"string_value": "soon"}}
+    request = ExportLogsServiceRequest(resource_logs=[{"scope_logs": [{"log_records": [record]}]}])
+    answer = server.http.post("/v1/logs", content=request.SerializeToString(), headers=PROTOBUF)
+    assert answer.status_code == 200
+    assert server.get(f"/api/runs/{EARLY}")["id"] == EARLY
+
+    assert server.refused(f"/api/traces/{EARLY}")[0] == 404
+    assert server.get("/api/traces", traceID=[EARLY])["data"] == []
+    with pytest.raises(grpc.RpcError) as refusal:
+        server.ask(V3, "GetTrace", trace_id=EARLY)
+    assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 # Names.

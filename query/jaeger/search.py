@@ -57,11 +57,12 @@ def find_traces(reader: Reader, search: TraceSearch) -> Sequence[RowMapping]:
 
 
 def traces_by_id(reader: Reader, run_ids: Sequence[UUID]) -> Sequence[RowMapping]:
-    """The runs of these ids, as far as there are such. Raises InvalidParameter past TRACES_MAX ids."""
+    """The runs of these ids, as far as there are such and they have spans: log records may come first. Raises
+    InvalidParameter past TRACES_MAX ids."""
     if len(run_ids) > TRACES_MAX:
         raise InvalidParameter(f"at most {TRACES_MAX:,} traces can be asked for by id", parameter="traceID")
     order = (RUNS.c.started_at_unix_nano.desc(), RUNS.c.id.desc())
-    return reader.rows(select(RUNS).where(RUNS.c.id.in_(run_ids)).order_by(*order))
+    return reader.rows(select(RUNS).where(RUNS.c.id.in_(run_ids), RUNS.c.event_count > 0).order_by(*order))
 
 
 def of_runs(table: Any, runs: Sequence[RowMapping], *, start: str = "started_at_unix_nano") -> ColumnElement[bool]:
