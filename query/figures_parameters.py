@@ -23,6 +23,7 @@ GROUP_FIELDS_MAX = 5
 GROUPS_DEFAULT = 100
 GROUPS_MAX = 10_000
 BUCKET_NS_MIN = 1_000_000
+BUCKET_NS_MAX = 50_000 * 86_400 * 10**9
 
 _Run = Annotated[
     UUID,
@@ -77,10 +78,10 @@ _WIDTH = replace(FIELDS["duration_ns"], name="a time bucket's width")
 
 
 def parse_every(text: str) -> int:
-    """A width in nanoseconds, at least BUCKET_NS_MIN. Raises ValueError."""
+    """A width in nanoseconds, from BUCKET_NS_MIN to BUCKET_NS_MAX. Raises ValueError."""
     width = int(read_value(_WIDTH, text, quoted=False))
-    if width < BUCKET_NS_MIN or width > (1 << 62):
-        raise ValueError("a time bucket is 1ms wide or wider: write 1m, 1h, 1d")
+    if width < BUCKET_NS_MIN or width > BUCKET_NS_MAX:
+        raise ValueError("a time bucket is from 1ms to 50000d wide: write 1m, 1h, 1d")
     return width
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
-from .filter_fields import Field, UnknownField, Value, field_named, read_pattern, read_value
+from .filter_fields import Field, Kind, UnknownField, Value, field_named, is_unit, read_pattern, read_value
 
 TEXT_LENGTH_MAX = 4_000
 DEPTH_MAX = 50
@@ -293,7 +293,10 @@ class _Parser:
         return Matches(field, self._read(lambda text, _: read_pattern(field, text)))
 
     def _value(self, field: Field) -> Value:
-        return self._read(lambda text, quoted: read_value(field, text, quoted=quoted))
+        value = self._read(lambda text, quoted: read_value(field, text, quoted=quoted))
+        if field.kind is Kind.DURATION and self._next.kind == "word" and is_unit(self._next.text):
+            raise FilterError("a unit follows its number without a space", self._next.position)
+        return value
 
     def _read(self, read: Callable[[str, bool], T]) -> T:
         if self._next.kind not in ("word", "string"):

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from enum import Enum
+from functools import cache
 from typing import Any
 from uuid import UUID
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import duckdb
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from sqlalchemy import BigInteger, Double, func
 
@@ -103,11 +103,17 @@ def read_pattern(field: Field, text: str) -> str:
     if field.kind not in (Kind.TEXT, Kind.ANY, Kind.RUN_ID, Kind.EVENT_ID):
         raise ValueError(f"{field.name} is {field.kind.value}; a regular expression is for texts")
     try:
-        pc.match_substring_regex(pa.array([""]), text)
-    except pa.ArrowInvalid as error:
-        reason = str(error).removeprefix("Invalid regular expression: ")
+        _engine().cursor().execute("SELECT regexp_full_match('', $1)", [text])
+    except duckdb.InvalidInputException as error:
+        reason = str(error).removeprefix("Invalid Input Error: ")
         raise ValueError(f"not a regular expression (RE2): {reason}") from error
     return text
+
+
+@cache
+def _engine() -> duckdb.DuckDBPyConnection:
+    """An empty database, to try patterns on: what is a regular expression is the engine's to say."""
+    return duckdb.connect(config={"threads": 1})
 
 
 def _advice(name: str) -> str:
@@ -151,6 +157,11 @@ def _duration(text: str) -> int | None:
         whole, fraction, unit = found.groups(default="")
         return int(whole + fraction) * _UNITS_NS[unit] // 10 ** len(fraction)
     return _whole(text)
+
+
+def is_unit(text: str) -> bool:
+    """Is it a unit of durations?"""
+    return text in _UNITS_NS
 
 
 def _unquoted_value(text: str) -> Value:

@@ -445,6 +445,8 @@ def test_what_the_language_says(store: Store, rows: Rows, text: str, found: list
         ('attributes["x"] > true', 16, "has no order"),
         ('attributes["x"] > 250ms', 18, "no unit"),
         ("name =~ '('", 8, "missing )"),
+        ("name =~ '(?<a>x)'", 8, "not a regular expression (RE2): invalid perl operator: (?<"),
+        ("duration > 250 ms", 15, "without a space"),
         ("é = 1", 0, "no field"),
         ("~", 0, "quotes"),
         ("not " * (DEPTH_MAX + 1) + "x", 4 * (DEPTH_MAX + 1), "deep"),
