@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, RowMapping, Select, select
+from sqlalchemy import ColumnElement, RowMapping, Select, bindparam, select
 
 from ..storage import ExecutionEvent, Reader, WorkflowRun, run_id_text
 from .errors import NotFound
@@ -17,6 +17,9 @@ RUNS: Any = WorkflowRun.__table__
 EVENTS: Any = ExecutionEvent.__table__
 
 
+_RUN = select(RUNS).where(RUNS.c.id == bindparam("run_id", type_=RUNS.c.id.type))
+
+
 def no_run(run_id: UUID) -> NotFound:
     """What to raise where there is no such run."""
     message = f"there is no run {run_id_text(run_id)}; GET /api/runs lists those there are"
@@ -25,7 +28,7 @@ def no_run(run_id: UUID) -> NotFound:
 
 def find_run(reader: Reader, run_id: UUID) -> RowMapping:
     """The row of the run. Raises NotFound."""
-    found = reader.rows(select(RUNS).where(RUNS.c.id == run_id))
+    found = reader.rows(_RUN, {"run_id": run_id})
     if not found:
         raise no_run(run_id)
     return found[0]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -19,6 +20,9 @@ from .engine import native
 from .errors import QueryTimeout
 
 _TOLD_AGAIN_S = 0.05
+
+# It advises relations. Those are planned twice, which for a run's events takes longer than that copy.
+warnings.filterwarnings("ignore", "Arrow output on a DB-API result makes an extra copy", UserWarning)
 
 
 class Reader:
@@ -33,10 +37,13 @@ class Reader:
         self.ended = self.ended or reason
         native(self._connection).interrupt()
 
-    def rows(self, statement: Executable) -> Sequence[RowMapping]:
-        """The rows of `statement`. VARIANT columns come as Python dicts."""
+    def rows(self, statement: Executable, values: Mapping[str, Any] | None = None) -> Sequence[RowMapping]:
+        """The rows of `statement`. VARIANT columns come as Python dicts. With `values` for its named parameters, a
+        statement that is kept is compiled once for all values."""
         self._check_time()
-        return self._connection.execute(statement).mappings().all()
+        # SQLAlchemy executes compiled statements too, but does not type them so.
+        told: Any = statement if values is None else _compiled(statement, self._connection.dialect)
+        return self._connection.execute(told, values).mappings().all()
 
     def arrow(self, statement: ClauseElement, values: Mapping[str, Any] | None = None) -> pa.Table:
         """The result of `statement` by columns, with `values` for its named parameters. UUIDs come as text with dashes;
@@ -45,7 +52,7 @@ class Reader:
         compiled = _compiled(statement, self._connection.dialect)
         said = compiled.construct_expanded_state(dict(values or {}))
         bound = list(said.positional_parameters) if compiled.positional else []
-        return native(self._connection).sql(said.statement, params=bound).to_arrow_table()
+        return native(self._connection).execute(said.statement, bound).to_arrow_table()
 
     def _check_time(self) -> None:
         """Stops between statements too: an interrupt reaches only the one that runs."""
@@ -60,57 +67,90 @@ def _compiled(statement: ClauseElement, dialect: Dialect) -> SQLCompiler:
     return compiled
 
 
+class _Limit(NamedTuple):
+    """When a read has to be over, by the monotonic clock, and the seconds that it was given."""
+
+    at: float
+    seconds_max: float
+
+    @property
+    def passed(self) -> str:
+        return f"stopped after {self.seconds_max:g} s; narrow the query or its time range"
+
+
 class Reads:
-    """The read transactions of an engine, each read-only and bounded in time. Those under way can be ended."""
+    """The read transactions of an engine, each read-only and bounded in time. Those under way can be ended.
+
+    One thread watches over all of them, while there are any: a timer for each takes longer than many a read.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._under_way: set[Reader] = set()
-        self._changed = threading.Condition()
+        self._under_way: dict[Reader, _Limit] = {}
+        turn = threading.Lock()
+        self._fewer, self._sooner = threading.Condition(turn), threading.Condition(turn)
+        self._watched_until: float | None = None
 
     @contextmanager
     def transaction(self, seconds_max: float) -> Iterator[Reader]:
         """One of at most `seconds_max` seconds. Raises QueryTimeout when they are over, or when it is ended."""
-        with self._engine.connect() as connection, self._begun(connection) as reader:
-            too_long = f"stopped after {seconds_max:g} s; narrow the query or its time range"
-            timer = threading.Timer(seconds_max, reader.end, [too_long])
-            timer.start()
+        limit = _Limit(time.monotonic() + seconds_max, seconds_max)
+        with self._engine.connect() as connection, self._begun(connection, limit) as reader:
             try:
                 yield reader
             except (DBAPIError, duckdb.Error) as error:
                 if _interrupted(error):
-                    raise QueryTimeout(reader.ended or too_long) from error
+                    raise QueryTimeout(reader.ended or limit.passed) from error
                 raise
-            finally:
-                timer.cancel()
 
     def end(self, reason: str, seconds_max: float) -> None:
         """Ends those under way, which raise QueryTimeout with the reason; returns when they or the time are over."""
         give_up_at = time.monotonic() + seconds_max
-        with self._changed:
+        with self._fewer:
             ended = set(self._under_way)
-            while (left := ended & self._under_way) and time.monotonic() < give_up_at:
+            while (left := ended & self._under_way.keys()) and time.monotonic() < give_up_at:
                 for reader in left:
                     reader.end(reason)
-                # What is interrupted just before its statement begins does not notice: it is told again.
-                self._changed.wait(_TOLD_AGAIN_S)
+                self._fewer.wait(_TOLD_AGAIN_S)
+            self._sooner.notify()
 
     @contextmanager
-    def _begun(self, connection: Connection) -> Iterator[Reader]:
+    def _begun(self, connection: Connection, limit: _Limit) -> Iterator[Reader]:
         connection.exec_driver_sql("ROLLBACK")
         connection.exec_driver_sql("BEGIN TRANSACTION READ ONLY")
         reader = Reader(connection)
-        with self._changed:
-            self._under_way.add(reader)
+        self._watch(reader, limit)
         try:
             yield reader
         finally:
             try:
                 connection.rollback()
             finally:
-                with self._changed:
-                    self._under_way.remove(reader)
-                    self._changed.notify_all()
+                with self._fewer:
+                    del self._under_way[reader]
+                    self._fewer.notify_all()
+
+    def _watch(self, reader: Reader, limit: _Limit) -> None:
+        with self._sooner:
+            self._under_way[reader] = limit
+            if self._watched_until is None:
+                threading.Thread(target=self._end_what_is_late, name="clew-read-limits", daemon=True).start()
+                self._watched_until = limit.at
+            elif limit.at < self._watched_until:
+                self._sooner.notify()
+
+    def _end_what_is_late(self) -> None:
+        with self._sooner:
+            while self._under_way:
+                now = time.monotonic()
+                for reader, limit in self._under_way.items():
+                    if limit.at <= now:
+                        reader.end(limit.passed)
+                # What is interrupted just before its statement begins does not notice: it is told again.
+                earliest = min(limit.at for limit in self._under_way.values())
+                self._watched_until = max(earliest, now + _TOLD_AGAIN_S)
+                self._sooner.wait(self._watched_until - now)
+            self._watched_until = None
 
 
 def _interrupted(error: Exception) -> bool:

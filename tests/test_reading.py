@@ -64,3 +64,30 @@ def test_a_read_that_takes_too_long_says_so(store: Store) -> None:
     """By its own limit."""
     with pytest.raises(QueryTimeout, match=r"stopped after 0\.1 s"), store.read(seconds_max=0.1) as reader:
         reader.rows(WITHOUT_END)
+
+
+def test_a_short_read_is_not_kept_waiting_for_a_long_one(store: Store) -> None:
+    """Each is ended by its own limit, whichever began first."""
+    begun = threading.Event()
+    with ThreadPoolExecutor(1) as thread:
+        asked = thread.submit(read_without_end, store, begun)
+        assert begun.wait(30)
+        with pytest.raises(QueryTimeout, match=r"stopped after 0\.1 s"), store.read(seconds_max=0.1) as reader:
+            reader.rows(WITHOUT_END)
+        assert not asked.done()
+        store.end_reads()
+        with pytest.raises(QueryTimeout, match="about to be closed"):
+            asked.result()
+
+
+def test_the_last_read_leaves_no_thread_behind_when_the_store_closes(tmp_path: Path) -> None:
+    """The one that watches the limits ends with the store."""
+    store = Store.open(str(tmp_path / "clew.duckdb"))
+    with store.read() as reader:
+        reader.rows(text("SELECT 1"))
+        watching = [thread for thread in threading.enumerate() if thread.name == "clew-read-limits"]
+    assert watching
+    store.close()
+    for thread in watching:
+        thread.join(30)
+        assert not thread.is_alive()
