@@ -67,29 +67,12 @@ def _compiled(statement: ClauseElement, dialect: Dialect) -> SQLCompiler:
     return compiled
 
 
-class _Limit(NamedTuple):
-    """When a read has to be over, by the monotonic clock, and the seconds that it was given."""
-
-    at: float
-    seconds_max: float
-
-    @property
-    def passed(self) -> str:
-        return f"stopped after {self.seconds_max:g} s; narrow the query or its time range"
-
-
 class Reads:
-    """The read transactions of an engine, each read-only and bounded in time. Those under way can be ended.
-
-    One thread watches over all of them, while there are any: a timer for each takes longer than many a read.
-    """
+    """The read transactions of an engine, each read-only and bounded in time. Those under way can be ended."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._under_way: dict[Reader, _Limit] = {}
-        turn = threading.Lock()
-        self._fewer, self._sooner = threading.Condition(turn), threading.Condition(turn)
-        self._watched_until: float | None = None
+        self._watch = _Watch()
 
     @contextmanager
     def transaction(self, seconds_max: float) -> Iterator[Reader]:
@@ -105,52 +88,83 @@ class Reads:
 
     def end(self, reason: str, seconds_max: float) -> None:
         """Ends those under way, which raise QueryTimeout with the reason; returns when they or the time are over."""
-        give_up_at = time.monotonic() + seconds_max
-        with self._fewer:
-            ended = set(self._under_way)
-            while (left := ended & self._under_way.keys()) and time.monotonic() < give_up_at:
-                for reader in left:
-                    reader.end(reason)
-                self._fewer.wait(_TOLD_AGAIN_S)
-            self._sooner.notify()
+        self._watch.end(reason, seconds_max)
 
     @contextmanager
     def _begun(self, connection: Connection, limit: _Limit) -> Iterator[Reader]:
         connection.exec_driver_sql("ROLLBACK")
         connection.exec_driver_sql("BEGIN TRANSACTION READ ONLY")
         reader = Reader(connection)
-        self._watch(reader, limit)
+        self._watch.begin(reader, limit)
         try:
             yield reader
         finally:
             try:
                 connection.rollback()
             finally:
-                with self._fewer:
-                    del self._under_way[reader]
-                    self._fewer.notify_all()
+                self._watch.over(reader)
 
-    def _watch(self, reader: Reader, limit: _Limit) -> None:
+
+class _Limit(NamedTuple):
+    """When a read has to be over, by the monotonic clock, and the seconds that it was given."""
+
+    at: float
+    seconds_max: float
+
+    @property
+    def passed(self) -> str:
+        return f"stopped after {self.seconds_max:g} s; narrow the query or its time range"
+
+
+class _Watch:
+    """Ends reads that take too long, on one thread for all while there are any: a timer for each takes longer than many
+    a read. Between reads it holds nothing of the engine, which may be let go."""
+
+    def __init__(self) -> None:
+        self._under_way: dict[Reader, _Limit] = {}
+        turn = threading.Lock()
+        self._fewer, self._sooner = threading.Condition(turn), threading.Condition(turn)
+        self._looks_at: float | None = None
+
+    def begin(self, reader: Reader, limit: _Limit) -> None:
         with self._sooner:
             self._under_way[reader] = limit
-            if self._watched_until is None:
-                threading.Thread(target=self._end_what_is_late, name="clew-read-limits", daemon=True).start()
-                self._watched_until = limit.at
-            elif limit.at < self._watched_until:
+            if self._looks_at is None:
+                threading.Thread(target=self._look, name="clew-read-limits", daemon=True).start()
+                self._looks_at = limit.at
+            elif limit.at < self._looks_at:
                 self._sooner.notify()
 
-    def _end_what_is_late(self) -> None:
+    def over(self, reader: Reader) -> None:
+        with self._fewer:
+            del self._under_way[reader]
+            self._fewer.notify_all()
+
+    def end(self, reason: str, seconds_max: float) -> None:
+        give_up_at = time.monotonic() + seconds_max
+        with self._fewer:
+            ended = set(self._under_way)
+            while (left := ended & self._under_way.keys()) and time.monotonic() < give_up_at:
+                for reader in left:
+                    reader.end(reason)
+                # What is interrupted just before its statement begins does not notice: it is told again.
+                self._fewer.wait(_TOLD_AGAIN_S)
+            self._sooner.notify()
+
+    def _look(self) -> None:
         with self._sooner:
             while self._under_way:
                 now = time.monotonic()
-                for reader, limit in self._under_way.items():
-                    if limit.at <= now:
-                        reader.end(limit.passed)
-                # What is interrupted just before its statement begins does not notice: it is told again.
-                earliest = min(limit.at for limit in self._under_way.values())
-                self._watched_until = max(earliest, now + _TOLD_AGAIN_S)
-                self._sooner.wait(self._watched_until - now)
-            self._watched_until = None
+                self._looks_at = max(self._end_late(now), now + _TOLD_AGAIN_S)
+                self._sooner.wait(self._looks_at - now)
+            self._looks_at = None
+
+    def _end_late(self, now: float) -> float:
+        """Ends what is late, and what was told before once more; returns when the first of all has to be over."""
+        for reader, limit in self._under_way.items():
+            if limit.at <= now:
+                reader.end(limit.passed)
+        return min(limit.at for limit in self._under_way.values())
 
 
 def _interrupted(error: Exception) -> bool:
