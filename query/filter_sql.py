@@ -115,12 +115,15 @@ def _has(table: Any, *tests: Condition) -> Condition:
 
 
 def _says(text: str, parts_between: Between) -> Condition:
-    """Free text: in the event's name, status message and attributes, its logs' names and contents, its messages."""
-    in_logs = or_(_contains(LOGS.c.name, text), _contains(LOGS.c.content, text))
+    """Free text: in the event's name, status message and attributes, its logs' names, contents and attributes, its
+    messages."""
+    as_json = json.dumps(text, ensure_ascii=False)[1:-1]
+    of_log = (_contains(LOGS.c.name, text), _contains(LOGS.c.content, text))
+    in_logs = or_(*of_log, _contains(json_text(LOGS.c.attributes), as_json))
     return or_(
         _contains(EVENTS.c.name, text),
         _contains(EVENTS.c.status_message, text),
-        _contains(json_text(EVENTS.c.attributes), json.dumps(text, ensure_ascii=False)[1:-1]),
+        _contains(json_text(EVENTS.c.attributes), as_json),
         _owned(Owner.LOG, in_logs, parts_between),
         _has(MESSAGES, _contains(MESSAGES.c.content, text)),
     )

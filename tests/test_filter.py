@@ -13,19 +13,12 @@ from duckdb_engine import Dialect
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import (
-    AnyValue,
-    ArrayValue,
-    InstrumentationScope,
-    KeyValue,
-    KeyValueList,
-)
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status, TracesData
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from sqlalchemy import select
 
 from clew.collector.intake import Intake
-from clew.exporter.otlp import run_as_otlp
 from clew.query.events import EVENTS
 from clew.query.filter import DEPTH_MAX, TEXT_LENGTH_MAX, TEXTS_MAX, FilterError, parse
 from clew.query.filter_fields import FIELDS
@@ -317,25 +310,6 @@ def test_a_filter_means_what_python_makes_of_it(kept: Kept, drawn: list[Event], 
     for text, holds in asked:
         expected = [number for number, event in enumerate(drawn, 1) if holds(event)]
         assert _found(kept.store, run_id, text) == expected, text
-
-
-def test_keys_that_differ_in_case_alone_harm_no_filter(kept: Kept) -> None:
-    """A text is looked for beside values within which two keys differ in case alone; these are found by their text."""
-    pair = AnyValue(kvlist_value=KeyValueList(values=[_number("Id", 1), _number("id", 2)]))
-    values = [pair, AnyValue(array_value=ArrayValue(values=[pair])), AnyValue(string_value="a")]
-    drawn = [Event(Span(start_time_unix_nano=START), Resource(), InstrumentationScope()) for _ in values]
-    for event, value in zip(drawn, values, strict=True):
-        event.span.attributes.add(key="k", value=value)
-    _store(kept.intake, UUID(int=3), drawn)
-    for asked, found in (("= a", [3]), ("!= a", [1, 2]), ("exists", [1, 2, 3]), ("=~ '.*Id.*id.*'", [1, 2])):
-        assert _found(kept.store, UUID(int=3), f'attributes["k"] {asked}') == found
-    told = TracesData.FromString(run_as_otlp(kept.store, UUID(int=3)) or b"")
-    spans_told = [span for b in told.resource_spans for of_scope in b.scope_spans for span in of_scope.spans]
-    assert [span.attributes[0].value for span in spans_told] == values
-
-
-def _number(key: str, number: int) -> KeyValue:
-    return KeyValue(key=key, value=AnyValue(int_value=number))
 
 
 def _store(intake: Intake, run_id: UUID, drawn: list[Event]) -> None:

@@ -173,6 +173,34 @@ def test_searching_everything_takes_three_windows(store: Store) -> None:
     assert (len(windows), asked) == (3, 4)
 
 
+def test_keys_that_differ_in_case_alone_harm_no_search(store: Store, api_reader: ApiReader) -> None:
+    """A text is looked for beside values within which two keys differ in case alone. These are found by their text, and
+    told as they were sent."""
+    request = ExportTraceServiceRequest.FromString(_spans(7, 3))
+    values = [span.attributes.add(key="k").value for span in request.resource_spans[0].scope_spans[0].spans]
+    for owner in (values[0], values[1].array_value.values.add()):
+        for number, key in enumerate(("Id", "id"), 1):
+            owner.kvlist_value.values.add(key=key).value.int_value = number
+    values[2].string_value = "a"
+    pair = {"Id": 1, "id": 2}
+    store.write_spans(read_requests([request.SerializeToString()]).batch)
+    for test, found in (("= a", ["a"]), ("!= a", [pair, [pair]]), ("=~ '.*Id.*id.*'", [pair, [pair]])):
+        page = api_reader.get(SEARCH, FoundEvents, filter=f'attributes["k"] {test}')
+        assert sorted((event["attributes"]["k"] for event in page["events"]), key=str) == sorted(found, key=str)
+
+
+@pytest.mark.parametrize("text", ["no such file", "exception.message", "ENOENT"])
+def test_words_are_found_in_attributes_of_logs(store: Store, api_reader: ApiReader, text: str) -> None:
+    """An exception's message is one, which need not be the event's status."""
+    request = ExportTraceServiceRequest.FromString(_spans(7, 2))
+    log = request.resource_spans[0].scope_spans[0].spans[1].events.add(name="exception")
+    log.attributes.add(key="exception.message").value.string_value = "No such file"
+    log.attributes.add(key="codes").value.array_value.values.add().string_value = "enoent"
+    store.write_spans(read_requests([request.SerializeToString()]).batch)
+    page = api_reader.get(SEARCH, FoundEvents, filter=f'"{text}"')
+    assert [event["id"] for event in page["events"]] == [f"{FIRST_ID - 1:016x}"]
+
+
 def _windows(store: Store, wanted: SearchWanted, effort: Effort) -> tuple[list[Between], int]:
     """The windows of a search that finds nothing, and how many statements it took to find them."""
     windows: list[Between] = []
