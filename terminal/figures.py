@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 
 from rich.console import Console
@@ -74,7 +75,10 @@ def _group_cells(group: Record) -> Iterator[Text]:
 
 
 def _said(value: object) -> str:
-    return "(none)" if value is None else str(value)
+    """Texts as they are, what else an attribute may be as JSON."""
+    if value is None:
+        return "(none)"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _figure_cells(group: Record) -> Iterator[Text]:

@@ -34,6 +34,23 @@ def record(server: Any, run_id: str, *spans: tuple[int, int, str, str, int, int]
     assert httpx.post(f"{server.http_url}/v1/traces", json=request).status_code == 200
 
 
+def test_groups_are_called_as_filters_write_them(server: Any, clew: Clew) -> None:
+    """Truth values and lists as JSON has them, texts as they are."""
+    values = ({"boolValue": True}, {"arrayValue": {"values": [{"stringValue": "é"}]}}, {"stringValue": "plain"})
+    spans = [
+        {
+            "traceId": A,
+            "spanId": f"{number:016x}",
+            "startTimeUnixNano": "1",
+            "attributes": [{"key": "k", "value": value}],
+        }
+        for number, value in enumerate(values, 1)
+    ]
+    httpx.post(f"{server.http_url}/v1/traces", json={"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]})
+    _, *rows = shown(clew, server, "figures", "--by", "attributes['k']")
+    assert {row.split()[0] for row in rows} == {"true", '["é"]', "plain"}
+
+
 def shown(clew: Clew, server: Any, *arguments: str) -> list[str]:
     done = clew(*arguments, "--url", server.http_url)
     assert (done.returncode, done.stderr) == (0, "")
