@@ -75,7 +75,11 @@ class Client:
     ) -> tuple[bytes, bool]:
         """What `query` answers in the form of that media type, and whether it is truncated."""
         asked = {"query": query, "limit": limit, "parameters": parameters}
-        answer = self._asked("POST", "/api/sql", json=asked, headers={"Accept": form})
+        try:
+            answer = self._asked("POST", "/api/sql", json=asked, headers={"Accept": form})
+        except (TypeError, ValueError) as error:
+            advice = "give what JSON has no form for as text, and cast it: ?::TIMESTAMP"
+            raise ClientError(f"a parameter cannot be sent: {error}; {advice}") from error
         if not answer.is_success:
             self._refused(answer)
         return answer.content, answer.headers.get("clew-truncated") == "true"

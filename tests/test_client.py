@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,14 @@ def test_mistakes_come_as_the_server_says_them(faces: tuple[Connection, Connecti
         ):
             with pytest.raises(clew.ClientError, match=message):
                 question(asked)
+
+
+@pytest.mark.parametrize("parameter", [datetime(2026, 1, 31, tzinfo=UTC), b"bytes", float("nan")])
+def test_parameters_that_json_has_no_form_for_are_told(faces: tuple[Connection, Connection], parameter: object) -> None:
+    """With what to give instead."""
+    for face in faces:
+        with pytest.raises(clew.ClientError, match=r"a parameter cannot be sent: .*as text"):
+            face.sql("SELECT ?", [parameter])
 
 
 def test_sql_gives_arrow(faces: tuple[Connection, Connection]) -> None:
