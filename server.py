@@ -75,7 +75,7 @@ def serving(settings: Settings, on_end: Callable[[], None]) -> Iterator[Addresse
             sql_limits=SqlLimits(seconds_max=settings.sql_seconds_max, rows_max=settings.sql_rows_max),
         )
         listener = parts.enter_context(_listen(settings.host, settings.http_port, "--http-port"))
-        grpc = _grpc_server(intake, settings, jaeger_services(app.state.asker.elsewhere(), run_as_otlp))
+        grpc = _grpc_server(intake, settings, jaeger_services(app.state.asker.elsewhere(), ChosenSpans))
         parts.callback(grpc.stop, GRACE_S)
         grpc.start()
         parts.enter_context(_http_serving(app, listener, on_end, [store.end_reads, app.state.sql_desk.end]))

@@ -50,7 +50,7 @@ def build_app(  # noqa: PLR0913 the parts that meet here
     `registry` is what /metrics shows; the application's own figures are added to it. `routes` are served as they are.
     `cors_origins` are the origins whose pages may call all of it. `run_as_otlp` makes a run's `TracesData`, or None
     where there is no such run; without it there is no /api/runs/{run_id}/otlp. `spans_in_bulk` likewise for
-    /api/export, `exports` for /api/exports. `sql_limits` bound what is asked at /api/sql.
+    /api/export and Jaeger's /api/v3, `exports` for /api/exports. `sql_limits` bound what is asked at /api/sql.
     """
     app = FastAPI(title="clew", version=__version__, summary="Traces of agents' workflows, asked for.", redoc_url=None)
     app.state.asker = Asker(store, registry)
@@ -68,10 +68,10 @@ def build_app(  # noqa: PLR0913 the parts that meet here
     app.include_router(jaeger_v1)
     if run_as_otlp is not None:
         app.include_router(otlp)
-        app.include_router(jaeger_v3)
     if spans_in_bulk is not None:
         app.state.spans_in_bulk = spans_in_bulk
         app.include_router(export)
+        app.include_router(jaeger_v3)
     if exports is not None:
         app.state.export_states = exports
         app.include_router(exports_router)

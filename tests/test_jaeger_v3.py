@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
-from clew.query.jaeger import search
+from clew.query.jaeger import otlp_traces, search
 from clew.query.jaeger.grpc_services import chunks
 
 from .jaeger_server import (
@@ -34,6 +34,7 @@ from .jaeger_server import (
 
 TIMES = {"query.startTimeMin": "2023-11-14T22:13:20Z", "query.startTimeMax": "2023-11-14T22:20:00.000000001+00:00"}
 
+LARGE = "77777777777777777777777777777777"
 RUNNING = "44444444444444444444444444444444"
 HOST = {"key": "host.name", "value": {"string_value": "h"}}
 BAD_REQUEST, NOT_FOUND = (400, 3), (404, 5)  # in HTTP and in gRPC
@@ -147,6 +148,27 @@ def test_a_trace_sent_again_changes_nothing(server: JaegerServer) -> None:
 
     assert (sent.status_code, sent.json()) == (200, {})
     assert server.ask(V3, "GetTrace", trace_id=CART) == before
+
+
+@pytest.mark.parametrize("spans_max", [1, 3, 100])
+def test_traces_read_together_stay_apart(server: JaegerServer, monkeypatch: pytest.MonkeyPatch, spans_max: int) -> None:
+    """However many spans are read at once, traces come newest first, and no message has spans of two."""
+    monkeypatch.setattr(otlp_traces, "SPANS_TOGETHER_MAX", spans_max)
+
+    messages = server.ask(V3, "FindTraces", query=query())
+    assert [{shown.trace_id.hex() for shown in spans_of(message)} for message in messages] == [{JOB}, {TICK}, {CART}]
+    assert trace_ids(server.get("/api/v3/traces", **TIMES)["result"]) == [JOB, TICK, CART]
+
+
+def test_a_large_trace_is_whole(server: JaegerServer) -> None:
+    """A trace that takes several reads has all its spans."""
+    request = ExportTraceServiceRequest()
+    spans = [span(LARGE, number, at=600 * SECOND + number) for number in range(1, 9_001)]
+    request.resource_spans.add(resource={"attributes": [HOST]}).scope_spans.add(spans=spans)
+    server.send(request)
+
+    shown = spans_of(*server.ask(V3, "GetTrace", trace_id=LARGE))
+    assert [int.from_bytes(each.span_id) for each in shown] == list(range(1, 9_001))
 
 
 def test_a_span_that_still_runs_ends_where_it_started(server: JaegerServer) -> None:

@@ -24,14 +24,14 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, TracesData
 from sqlalchemy import RowMapping
 
-from ...storage import Store
 from ..asking import Asker
 from ..attribute_json import value_json
 from ..errors import InvalidParameter, NotFound
+from ..export_api import SpansInBulk
 from .dependencies import dependencies
 from .errors import GRPC_STATUS, told
 from .messages import API_V3, STORAGE
-from .otlp_traces import otlp_traces
+from .otlp_traces import begin_block, otlp_traces, together
 from .parameters import parse_trace_id
 from .search import TRACES_DEFAULT, TraceSearch, check_size, find_traces, traces_by_id
 from .services import operations, services
@@ -40,7 +40,6 @@ from .summaries import find_summaries
 CHUNK_BYTES_MAX = 3 << 20
 SUMMARIES_A_MESSAGE = 500
 
-RunAsOtlp = Callable[[Store, UUID], bytes | None]
 Handlers = Mapping[str, grpc.RpcMethodHandler]
 Fields = dict[str, Any]
 _INT64_MAX = (1 << 63) - 1
@@ -52,12 +51,12 @@ class _Source:
     """What answers are made from."""
 
     asker: Asker
-    run_as_otlp: RunAsOtlp
+    spans_in_bulk: SpansInBulk
 
 
-def jaeger_services(asker: Asker, run_as_otlp: RunAsOtlp) -> dict[str, Handlers]:
+def jaeger_services(asker: Asker, spans_in_bulk: SpansInBulk) -> dict[str, Handlers]:
     """The handlers of every method, by the full name of their service, for a server on one event loop."""
-    source = _Source(asker, run_as_otlp)
+    source = _Source(asker, spans_in_bulk)
     described = (*API_V3.services_by_name.values(), *STORAGE.services_by_name.values())
     return {
         service.full_name: {method.name: _handler(method, source) for method in service.methods}
@@ -78,7 +77,7 @@ def chunks(traces: TracesData, bytes_max: int = CHUNK_BYTES_MAX) -> Iterator[byt
                     yield chunk.SerializeToString()
                     chunk, size, block = TracesData(), 0, None
                 if block is None:
-                    block = _begin_block(chunk, of_resource, of_scope)
+                    block = begin_block(chunk, of_resource, of_scope)
                     size += block_size
                 block.spans.append(span)
                 size += span_size
@@ -94,17 +93,6 @@ def _empty_block_size(of_resource: ResourceSpans, of_scope: ScopeSpans) -> int:
     """How many bytes a block with this resource and scope has at most, its spans left out."""
     urls = len(of_resource.schema_url.encode()) + len(of_scope.schema_url.encode())
     return of_resource.resource.ByteSize() + of_scope.scope.ByteSize() + urls + 6 * _LENGTH_BYTES
-
-
-def _begin_block(chunk: TracesData, of_resource: ResourceSpans, of_scope: ScopeSpans) -> ScopeSpans:
-    """An empty block in `chunk` with this resource and scope."""
-    begun = chunk.resource_spans.add(schema_url=of_resource.schema_url)
-    if of_resource.HasField("resource"):
-        begun.resource.CopyFrom(of_resource.resource)
-    block = begun.scope_spans.add(schema_url=of_scope.schema_url)
-    if of_scope.HasField("scope"):
-        block.scope.CopyFrom(of_scope.scope)
-    return block
 
 
 def _handler(method: MethodDescriptor, source: _Source) -> grpc.RpcMethodHandler:
@@ -210,14 +198,15 @@ async def _find_traces(source: _Source, request: Any) -> AsyncIterator[bytes]:
 
 
 async def _chunks_of(source: _Source, runs: Sequence[RowMapping]) -> AsyncIterator[bytes]:
-    """The traces one after the other; one is read when the one before has been taken."""
+    """The traces one after the other; more are read when those before have been taken."""
 
-    def read(run_id: UUID) -> list[bytes]:
-        return list(chunks(otlp_traces(source.run_as_otlp(source.asker.store, run_id))))
+    def read(part: Sequence[RowMapping]) -> list[bytes]:
+        traces = otlp_traces(source.spans_in_bulk, source.asker.store, part)
+        return [chunk for trace in traces for chunk in chunks(trace)]
 
-    for run in runs:
-        check_size([run])
-        for chunk in await source.asker.run("jaeger_trace", partial(read, UUID(run["id"]))):
+    for part in together(runs):
+        check_size(part)
+        for chunk in await source.asker.run("jaeger_traces", partial(read, part)):
             yield chunk
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
-from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -14,15 +13,14 @@ from sqlalchemy import RowMapping
 from ...storage import Store
 from ..api import Ask, json_response
 from ..errors import InvalidParameter, NotFound
+from ..export_api import SpansInBulk
 from .errors import ANSWERS, V3Route
 from .otlp_json import otlp_json
-from .otlp_traces import otlp_traces
+from .otlp_traces import otlp_traces, together
 from .parameters import V3_OPERATIONS, V3_SEARCH, TraceId, parse_trace_id, v3_search
 from .search import check_bytes, check_size, find_traces, traces_by_id
 from .services import operations, services
 from .summaries import find_summaries
-
-RunAsOtlp = Callable[[Store, UUID], bytes | None]
 
 v3 = APIRouter(prefix="/api/v3", tags=["jaeger"], route_class=V3Route, responses=ANSWERS)
 
@@ -83,17 +81,18 @@ def _summary_json(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _as_otlp(request: Request, asker: Ask, runs: Sequence[RowMapping]) -> Response:
-    read = request.app.state.run_as_otlp
+    choose = request.app.state.spans_in_bulk
     check_size(runs)
     blocks: list[bytes] = []
-    for run in runs:
-        blocks += await asker.run("jaeger_trace", partial(_blocks, read, asker.store, UUID(run["id"])))
+    for part in together(runs):
+        blocks += await asker.run("jaeger_traces", partial(_blocks, choose, asker.store, part))
         check_bytes(sum(map(len, blocks)))
     if not blocks:
         raise NotFound("No traces found")
     return json_response(b'{"result":{"resourceSpans":[' + b",".join(blocks) + b"]}}")
 
 
-def _blocks(read: RunAsOtlp, store: Store, run_id: UUID) -> list[bytes]:
-    """The blocks of spans of the run as OTLP's JSON; none when it has gone meanwhile."""
-    return [orjson.dumps(otlp_json(block)) for block in otlp_traces(read(store, run_id)).resource_spans]
+def _blocks(choose: SpansInBulk, store: Store, runs: Sequence[RowMapping]) -> list[bytes]:
+    """The blocks of spans of the runs as OTLP's JSON."""
+    traces = otlp_traces(choose, store, runs)
+    return [orjson.dumps(otlp_json(block)) for trace in traces for block in trace.resource_spans]
