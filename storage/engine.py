@@ -33,7 +33,7 @@ SETTINGS: dict[str, Any] = {
     "max_vacuum_tasks": 2,
     # Attributes are taken apart into typed columns by `compacting` only.
     "variant_minimum_shredding_size": -1,
-    "checkpoint_threshold": "16MB",
+    "checkpoint_threshold": "64MB",
 }
 
 
