@@ -12,9 +12,10 @@ from uuid import UUID
 
 import orjson
 from fastapi import Path, Query
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from ..storage.ids import event_id_text, parse_event_id, parse_run_id, run_id_text
+from ..storage.schema.workflow import RUN_STATUSES
 from .errors import InvalidParameter
 
 PAGE_ROWS_DEFAULT = 50
@@ -206,11 +207,19 @@ class PageWanted(_Parameters):
     cursor: Annotated[RowCursor, WithJsonSchema({"type": "string"})] | None = _CURSOR
 
 
+def _run_status(text: str) -> str:
+    if text not in RUN_STATUSES:
+        raise ValueError(f"no run is {text[:80]!r}; say one of {', '.join(RUN_STATUSES)}")
+    return text
+
+
 class RunsWanted(PageWanted, StartedBetween):
     """Which runs, and which page of them."""
 
     session_id: str | None = Field(None, description="Only runs of this session.")
-    status: str | None = Field(None, description="Only runs in this status: running, completed or failed.")
+    status: Annotated[str, AfterValidator(_run_status)] | None = Field(
+        None, description="Only runs in this status: running, completed or failed."
+    )
     agent: str | None = Field(None, description="Only runs in which this agent took part (the agent of any event).")
     id_prefix: Annotated[RunIdRange, BeforeValidator(RunIdRange.parse), _TEXT] | None = Field(
         None, description="Only runs whose id begins with these hex digits."

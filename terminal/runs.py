@@ -14,6 +14,7 @@ from .cells import (
     day_text,
     duration_text,
     header_cells,
+    hint,
     print_rows,
     tell_of_more,
     text_cell,
@@ -25,6 +26,9 @@ SHORT_ID_DIGITS = 8
 def draw_runs(to: Console, page: Record) -> None:
     """One line a run, in the order given; says when there are more."""
     runs = page["runs"]
+    if not runs:
+        hint(to, "no such runs; `clew runs` lists all, once an OpenTelemetry SDK has sent some")
+        return
     header = ["run", "", "name", "agent", "started", "duration", "events", "errors"]
     digits = _distinct_digits([run["id"] for run in runs])
     rows = [header_cells(header), *(_run_row(run, digits) for run in runs)]

@@ -67,7 +67,8 @@ def test_runs_can_be_chosen(demo_server: Any, clew: Clew) -> None:
     url = ("--url", demo_server.http_url)
     chosen = ("--status", "completed", "--session", "demo", "--agent", "engineer", "--since", "-1d")
     assert len(clew("runs", *url, *chosen).stdout.splitlines()) == 2
-    assert len(clew("runs", *url, "--session", "another").stdout.splitlines()) == 1
+    assert clew("runs", *url, "--session", "another").stdout.startswith("no such runs; `clew runs` lists all")
+    assert "say one of draft, planning" in clew("runs", *url, "--status", "done").stderr
 
 
 def test_listed_ids_tell_runs_apart(server: Any, clew: Clew) -> None:
