@@ -15,6 +15,7 @@ from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
+from duckdb import OutOfMemoryException
 from sqlalchemy import BigInteger, ColumnElement, Select, and_, bindparam, func, or_, select
 
 from ..storage import ExecutionEvent, Reader, Store, WorkflowRun, run_id_text
@@ -106,6 +107,14 @@ class ChosenSpans:
         missing.
         """
         after = None if cursor is None else _Place.parse(cursor)
+        while True:
+            try:
+                return self._page(after)
+            except OutOfMemoryException:  # spans are larger than those before: fewer are read then
+                if _FEED.reads_one:
+                    raise
+
+    def _page(self, after: _Place | None) -> Page:
         with self.store.read() as reader:
             found = reader.arrow(_NAMED_RUNS_BEHIND if self.run_ids else _RUNS_BEHIND, self._values(after))
             runs = _first_runs(found)

@@ -24,6 +24,7 @@ from .columns import Chosen, numbers
 _FIRST_RECORDS = 32
 _RECORDS_UNSEEN_MAX = 1024
 _GROWTH = 32
+_SHRINKING = 8
 # Asked for the first of more than 5,000 rows, the engine sorts all that there are.
 _FOUND_MAX = 4096
 _LIMIT = bindparam("records_max", type_=BigInteger, required=False)
@@ -71,7 +72,12 @@ class Feed:
         self._messages = messages
         self._keeps_together = keeps_together
         self._record_bytes: int | None = None
-        self._has_failed = False
+        self._most: int | None = None
+
+    @property
+    def reads_one(self) -> bool:
+        """Whether the next `read` reads one record, since even a few failed."""
+        return self._most == 1
 
     def count(self, reader: Reader, after: Place, values: Mapping[str, Any] | None = None) -> int:
         """How many records are behind `after`. `values` are those of the condition. Raises QueryTimeout."""
@@ -83,15 +89,14 @@ class Feed:
     ) -> Portion | None:
         """The next records behind `after`, None where there are none: `records_max` at most, and no more than fit into
         `bytes_max`, but one that is larger alone goes alone. Raises QueryTimeout, and StorageError where a part of a
-        history is missing; what is read next then is little, in case it was too large to be read together."""
-        if self._has_failed:
-            records_max = min(records_max, _FIRST_RECORDS)
+        history is missing; what is read next then is little, and less each time that fails, in case it was too large
+        to be read together."""
         try:
-            found = self._read(reader, after, records_max, bytes_max, values or {})
+            found = self._read(reader, after, min(records_max, self._most or records_max), bytes_max, values or {})
         except Exception:
-            self._has_failed = True
+            self._most = _FIRST_RECORDS if self._most is None else max(1, self._most // _SHRINKING)
             raise
-        self._has_failed = False
+        self._most = None
         return found
 
     def _read(

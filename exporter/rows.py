@@ -28,12 +28,14 @@ _WITHIN: dict[Any, tuple[Any, tuple[int, ...]]] = {
     Span: (TracesData, (2, 2, 1)),
     Span.Event: (TracesData, (11, 2, 2, 1)),
     Span.Link: (TracesData, (13, 2, 2, 1)),
+    KeyValue: (TracesData, (3, 11, 2, 2, 1)),
     LogRecord: (LogsData, (2, 2, 1)),
 }
 
 
 def spans_of(reader: Reader, events: Sequence[RowMapping]) -> Iterator[Span]:
-    """The events (whole rows of `execution_events`) with all that they have, one by one."""
+    """The events (whole rows of `execution_events`) with all that they have, one by one. Attributes that nest deeper
+    than protobuf's own parsers go have no value."""
     logs = _by_event(reader, _of_events(_LOGS, events).where(_LOGS.c.log_index >= 0).order_by(_LOGS.c.log_index))
     links = _by_event(reader, _of_events(_LINKS, events).order_by(_LINKS.c.link_index))
     for event in with_histories(reader.rows, events):
@@ -43,7 +45,16 @@ def spans_of(reader: Reader, events: Sequence[RowMapping]) -> Iterator[Span]:
             _fill_log(span.events.add(), log)
         for link in links.get((event["run_id"], event["id"]), ()):
             _fill_link(span.links.add(), link)
+        if not is_readable(Span, span.SerializeToString()):
+            _clear_deep_values(span)
         yield span
+
+
+def _clear_deep_values(span: Span) -> None:
+    for owner in (span, *span.events, *span.links):
+        for pair in owner.attributes:
+            if not is_readable(KeyValue, pair.SerializeToString()):
+                pair.ClearField("value")
 
 
 def log_record_of(row: RowMapping) -> LogRecord:
@@ -148,14 +159,14 @@ def key_values(attributes: Mapping[str, Any]) -> Iterable[KeyValue]:
 def any_value(value: Any) -> AnyValue:
     """A Python value as OTLP's; an integer beyond its 64 bits as the nearest double."""
     said = AnyValue()
-    if isinstance(value, bool):
+    if isinstance(value, str):  # as most are
+        said.string_value = value
+    elif isinstance(value, bool):
         said.bool_value = value
     elif isinstance(value, int) and -_INT64_MAX - 1 <= value <= _INT64_MAX:
         said.int_value = value
     elif isinstance(value, int | float):
         said.double_value = value
-    elif isinstance(value, str):
-        said.string_value = value
     elif isinstance(value, bytes):
         said.bytes_value = value
     elif isinstance(value, list):

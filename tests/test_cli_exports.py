@@ -28,6 +28,8 @@ from .otlp_targets import TAKEN, HttpAnswer, Spans, free_port, http_target
 
 PATIENCE_S = 30.0
 RUN = (7).to_bytes(16, "big")
+# A page and a half.
+SPANS = 3 * PAGE_SPANS_MAX // 2
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A file with a run of a page and a half."""
     path = str(tmp_path_factory.mktemp("history") / "clew.duckdb")
     store = Store.open(path)
-    read = read_requests([_request(3 * PAGE_SPANS_MAX // 2).SerializeToString()]).batch
+    read = read_requests([_request(SPANS).SerializeToString()]).batch
     assert read is not None
     store.write_spans(read)
     store.close()
@@ -130,9 +132,9 @@ def test_history_is_sent_and_can_be_sent_twice(database: str, clew: Callable[...
         for times in (1, 2):
             sent = clew("export-to", target.url, "--run", RUN.hex(), "--db", database)
             assert (sent.returncode, sent.stderr) == (0, "")
-            assert sent.stdout == f"3,000 spans sent to {target.url}\n"
-            assert len(target.names) == times * 3_000
-            assert target.names[-3_000:] == [f"span {number}" for number in range(3_000)]
+            assert sent.stdout == f"{SPANS:,} spans sent to {target.url}\n"
+            assert len(target.names) == times * SPANS
+            assert target.names[-SPANS:] == [f"span {number}" for number in range(SPANS)]
 
 
 def test_an_interrupted_sending_goes_on(
@@ -162,9 +164,9 @@ def test_an_interrupted_sending_goes_on(
         assert sending.returncode == 130
         assert "the same command goes on from here" in said
         again = clew(*arguments)
-        assert "going on after 2,000 spans" in again.stderr
-        assert again.stdout == f"3,000 spans sent to {target.url}\n"
-        assert target.names == [f"span {number}" for number in range(3_000)]
+        assert f"going on after {PAGE_SPANS_MAX:,} spans" in again.stderr
+        assert again.stdout == f"{SPANS:,} spans sent to {target.url}\n"
+        assert target.names == [f"span {number}" for number in range(SPANS)]
 
 
 def test_an_old_bookmark_counts_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +186,7 @@ def test_what_a_target_refuses_is_told(database: str, clew: Callable[..., Any]) 
     with http_target(lambda spans: bad if "span 5" in {span.name for span in spans} else TAKEN) as target:
         sent = clew("export-to", target.url, "--all", "--db", database)
         assert sent.returncode == 1
-        assert sent.stdout == f"2,999 spans sent to {target.url}\n"
+        assert sent.stdout == f"{SPANS - 1:,} spans sent to {target.url}\n"
         assert f"refused span {RUN.hex()}/{6:016x}: HTTP 400: not this" in sent.stderr
         assert "1 span refused by the target" in sent.stderr
 

@@ -22,6 +22,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from clew.collector.intake import Intake
 from clew.exporter import pages, portions
 from clew.exporter.pages import ChosenSpans
+from clew.exporter.wire import delimited
 from clew.storage import Store
 from clew.transfer import TransferError, export
 from clew.transfer.database import StoredSpans
@@ -188,6 +189,46 @@ def test_pages_have_every_span_once_and_runs_together(store: Store) -> None:
     _store(store, *(_traces(run, range(17 if run == 3 else 2)) for run in range(1, 8)))
     wanted = [(run, number) for run in range(1, 8) for number in range(17 if run == 3 else 2)]
     assert _keys(_all_pages(ChosenSpans(store))) == wanted
+
+
+def test_runs_stay_together_whatever_they_come_from(store: Store) -> None:
+    """The spans of a run stand one after another, and runs in their order, though their services come back."""
+    request = ExportTraceServiceRequest()
+    for service in "ab":
+        part = ExportTraceServiceRequest.FromString(_traces(1, []))
+        part.resource_spans[0].resource.attributes[0].value.string_value = service
+        request.MergeFrom(part)
+    for run, places in ((1, (0, 1)), (2, (1,)), (3, (0,)), (4, (1, 0))):
+        for number, place in enumerate(places * 2):
+            one = ExportTraceServiceRequest.FromString(_traces(run, [number]))
+            request.resource_spans[place].scope_spans[0].spans.extend(one.resource_spans[0].scope_spans[0].spans)
+    _store(store, request.SerializeToString())
+    [page] = _all_pages(ChosenSpans(store))
+    assert [run for run, _ in _keys([page])] == [1, 1, 1, 1, 2, 2, 3, 3, 4, 4, 4, 4]
+    services = [block.resource.attributes[0].value.string_value for block in page.resource_spans]
+    spans = [len(block.scope_spans[0].spans) for block in page.resource_spans]
+    assert list(zip(services, spans, strict=True)) == [("a", 2), ("b", 4), ("a", 4), ("b", 2)]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_deep_nesting_harms_nothing_beside_it(store: Store, tmp_path: Path, name: str) -> None:
+    """What nests deeper than protobuf's parsers go is exported as far as it can be said, with all that is beside it."""
+    depths = (20, 46, 47, 48, 49, 200)
+    for depth in depths:
+        span = ExportTraceServiceRequest.FromString(_traces(depth, [1])).resource_spans[0].scope_spans[0].spans[0]
+        deep = span.SerializeToString() + delimited(9, delimited(1, b"deep") + delimited(2, _deep(depth)))
+        _store(store, _traces(depth, [0, 2]), delimited(1, delimited(2, delimited(2, deep))))
+    _export(store, tmp_path / "spans", name)
+    wanted = [(depth, number) for depth in depths for number in range(3)]
+    assert sorted(_keys(_read(tmp_path / "spans", name))) == wanted
+
+
+def _deep(depth: int) -> bytes:
+    """An AnyValue: a list within a list within a list …"""
+    value = delimited(1, b"leaf")
+    for _ in range(depth):
+        value = delimited(5, delimited(1, value))
+    return value
 
 
 @pytest.mark.usefixtures("small_pages")

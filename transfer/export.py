@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from ..exporter.pages import Page
 from .ends import Spans, Total
-from .formats import Format
+from .formats import Format, uncollected
 from .output import Output, State
 
 CHECKPOINT_S = 5.0
@@ -32,7 +32,9 @@ def export(spans: Spans, output: Output, into: Format, progress: Progress) -> in
             cursor = page.next_cursor
             coming = ahead.submit(spans.page, cursor) if cursor else None
             if page.spans:
-                output.write(writer.page(page.traces))
+                with uncollected():
+                    content = writer.page(page.traces)
+                output.write(content)
             written += page.spans
             if cursor and writer.state is not None and time.monotonic() - checked_s >= CHECKPOINT_S:
                 output.checkpoint({**begun, "cursor": cursor, "spans": written, "writer": writer.state})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, Protocol
@@ -36,6 +38,19 @@ class Format:
     requests: Callable[[Any], list[Request]]
     writer: Callable[[Mapping[str, Any] | None], Writer]
     is_text: bool = False
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No garbage collection meanwhile. A page or a frame becomes a tree of a million objects on its way, none of them
+    garbage: looking for some takes as long as all else."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _stateless(writer: Callable[[], Writer]) -> Callable[[Mapping[str, Any] | None], Writer]:

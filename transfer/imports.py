@@ -74,7 +74,8 @@ class Import:
 
     def _requests(self, each: Format, frame: Frame, file: Input) -> list[Request]:
         try:
-            return each.requests(frame.content)
+            with formats.uncollected():
+                return each.requests(frame.content)
         except BadInput as error:
             told = BadInput(f"{frame.place}: {error}")
             if not self.keep_going:

@@ -14,7 +14,7 @@ from typing import Any, cast
 import orjson
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, TracesData
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, TracesData
 
 from ..query.jaeger_json import NO_SERVICE, log_of, reference, references, scope_tags, span_tags, tags_of, trace_id_text
 from .errors import BadInput
@@ -26,6 +26,9 @@ SUFFIXES: tuple[str, ...] = ()
 _CHUNK_BYTES = 1 << 20
 _BEGINNING = re.compile(rb'\s*\{\s*(?:"(?:total|limit|offset|errors)"\s*:\s*(?:null|\d+|\[\s*\])\s*,\s*)*"data"\s*:')
 _TOKEN = re.compile(rb'[\[\]{}]|"(?:[^"\\]+|\\.)*+("?)', re.DOTALL)
+# What stands before the next bracket within a trace: texts, and objects in which no other is.
+_TEXT = rb'"(?:[^"\\]++|\\.)*+"'
+_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|%b|\{(?:[^"\[\]{}]++|%b)*+\})*+([\[\]{}]?)' % (_TEXT, _TEXT), re.DOTALL)
 _INT64_MAX = (1 << 63) - 1
 _KINDS = {"internal": 1, "server": 2, "client": 3, "producer": 4, "consumer": 5}
 _KIND_NAMES = {number: name for name, number in _KINDS.items()}
@@ -83,7 +86,8 @@ class _Cutter:
     def traces(self, chunk: bytes) -> Iterator[tuple[int, bytes]]:
         """The traces that end in this chunk, each with its place in the file."""
         self._append(chunk)
-        for token in _TOKEN.finditer(self._buffer, self._scanned):
+        yield from self._whole_trace()
+        while self._start is None and (token := _TOKEN.search(self._buffer, self._scanned)):
             if token[1] == b"":  # a string that goes on in the next chunk
                 self._scanned = token.start()
                 return
@@ -91,12 +95,21 @@ class _Cutter:
             if token[1]:
                 self._key = token[0] if self._depth == 1 else self._key
             elif token[0] in b"[{":
-                self._open(token)
+                self._open(token.start())
+                yield from self._whole_trace()
             else:
                 self._depth -= 1
-                if self._depth == 2 and self._start is not None:
-                    yield self._offset + self._start, self._buffer[self._start : token.end()]
-                    self._start = None
+
+    def _whole_trace(self) -> Iterator[tuple[int, bytes]]:
+        """The trace that is begun, if it ends in what is there."""
+        while self._start is not None and (bracket := _BRACKET.match(self._buffer, self._scanned)):
+            self._scanned = bracket.end()
+            if not bracket[1]:
+                return
+            self._depth += 1 if bracket[1] in b"[{" else -1
+            if self._depth == 2:
+                yield self._offset + self._start, self._buffer[self._start : bracket.end()]
+                self._start = None
 
     def _append(self, chunk: bytes) -> None:
         done = self._scanned if self._start is None else self._start
@@ -105,12 +118,12 @@ class _Cutter:
         self._scanned -= done
         self._start = None if self._start is None else 0
 
-    def _open(self, token: re.Match[bytes]) -> None:
+    def _open(self, start: int) -> None:
         self._depth += 1
         if self._depth == 2:
             self._is_data = self._key == b'"data"'
         elif self._depth == 3 and self._is_data:
-            self._start = token.start()
+            self._start = start
 
 
 def requests(trace: bytes) -> list[Request]:
@@ -232,13 +245,14 @@ class Writer:
         return {"trace_id": self._trace_id, "processes": self._processes}
 
     def page(self, traces: bytes) -> bytes:
-        """What the spans of a serialised `TracesData` add, where a block holds spans of one trace."""
+        """What the spans of a serialised `TracesData` add, where those of a trace come one after another."""
         pieces = [] if self._is_begun else [b'{"data":[']
         self._is_begun = True
         for block in TracesData.FromString(traces).resource_spans:
+            process = orjson.dumps(_process(block.resource)).decode()
             for scope_spans in block.scope_spans:
                 for span in scope_spans.spans:
-                    pieces += self._next(span, block, scope_spans.scope)
+                    pieces += self._next(span, process, scope_spans.scope)
         return b"".join(pieces)
 
     def end(self) -> bytes:
@@ -246,7 +260,7 @@ class Writer:
         beginning = b"" if self._is_begun else b'{"data":['
         return beginning + self._trace_end() + b'],"total":0,"limit":0,"offset":0,"errors":null}\n'
 
-    def _next(self, span: Span, block: ResourceSpans, scope: InstrumentationScope) -> Iterator[bytes]:
+    def _next(self, span: Span, process: str, scope: InstrumentationScope) -> Iterator[bytes]:
         trace_id = trace_id_text(span.trace_id.hex())
         if trace_id == self._trace_id:
             yield b",\n"
@@ -254,7 +268,6 @@ class Writer:
             separator = b",\n" if self._trace_id else b""
             yield self._trace_end() + separator + b'{"traceID":"%b","spans":[\n' % trace_id.encode()
             self._trace_id = trace_id
-        process = orjson.dumps(_process(block.resource)).decode()
         process_id = self._processes.setdefault(process, f"p{len(self._processes) + 1}")
         yield orjson.dumps(_span(span, trace_id, process_id, scope))
 

@@ -12,11 +12,13 @@ import re
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 import orjson
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from ..collector.intake import Malformed
@@ -137,9 +139,27 @@ def _names(descriptor: Descriptor) -> dict[int, tuple[str, Callable[[Any], Any],
     return {field.number: (field.json_name, _writer(field), field.is_repeated) for field in descriptor.fields}
 
 
+def _pair(pair: Any) -> dict[str, Any]:
+    """An attribute, which most of what is said is."""
+    value = pair.value
+    scalar = _SCALARS.get(value.WhichOneof("value"))
+    if scalar is None or not pair.key:
+        return _object(pair)
+    name, write = scalar
+    return {"key": pair.key, "value": {name: write(value)}}
+
+
+_SCALARS: dict[str | None, tuple[str, Callable[[Any], Any]]] = {
+    "string_value": ("stringValue", attrgetter("string_value")),
+    "bool_value": ("boolValue", attrgetter("bool_value")),
+    "int_value": ("intValue", lambda value: str(value.int_value)),
+    "double_value": ("doubleValue", lambda value: _number(value.double_value)),
+}
+
+
 def _writer(field: FieldDescriptor) -> Callable[[Any], Any]:
     if field.message_type is not None:
-        return _object
+        return _pair if field.message_type.full_name == KeyValue.DESCRIPTOR.full_name else _object
     if field.name in _ID_NAMES:
         return bytes.hex
     if field.type == FieldDescriptor.TYPE_BYTES:
