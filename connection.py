@@ -51,9 +51,10 @@ class Connection:
         """One run: when it started and ended, how many events and errors it has."""
         return self._get(f"/api/runs/{self._client.run_id(run_id)}")
 
-    def tree(self, run_id: str | None = None, *, root: str | None = None) -> _Record:
-        """The run and its `events`, depth first, each with its `depth`; with `root`, that event and all below it."""
-        return self._get(f"/api/runs/{self._client.run_id(run_id)}/tree", root=root)
+    def tree(self, run_id: str | None = None, *, root: str | None = None, limit: int | None = None) -> _Record:
+        """The run and its `events`, depth first, each with its `depth`; with `root`, that event and all below it; with
+        `limit`, the first of them."""
+        return self._get(f"/api/runs/{self._client.run_id(run_id)}/tree", root=root, limit=limit)
 
     def events(self, run_id: str | None = None) -> Rows:
         """The events of a run by start, one after the other."""

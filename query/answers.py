@@ -116,6 +116,7 @@ class TreeAnswer(Answer):
 
     run: Run
     event_count: Annotated[int, Field(description="Events in this answer.")]
+    left_out: Annotated[int, Field(description="Events that `limit` kept out of it.")]
     roots: Annotated[int, Field(description="Events at the top, orphans and cycles not counted.")]
     orphans: Annotated[int, Field(description="Events whose parent never came; shown at the top, after the roots.")]
     cycles: Annotated[int, Field(description="Events that are their own ancestors; the ring is cut at its earliest.")]

@@ -82,9 +82,8 @@ class Tools:
         limit: Annotated[int, Field(ge=1, le=ROWS_MAX)] = 200,
     ) -> str:
         """A run's events depth first, each with its depth: what called what, how long it took, what failed."""
-        tree = await self._get(f"/api/runs/{run_id}/tree", root=root)
-        left_out = max(0, len(tree["events"]) - limit)
-        return _told({**tree, "events": [_brief(event) for event in tree["events"][:limit]], "left_out": left_out})
+        tree = await self._get(f"/api/runs/{run_id}/tree", root=root, limit=limit)
+        return _told({**tree, "events": [_brief(event) for event in tree["events"]]})
 
     async def event(
         self, run_id: RunId, event_id: Annotated[str, Field(description="The event's id: 16 hex digits.")]

@@ -242,6 +242,9 @@ class TreeWanted(_Parameters):
     root: Annotated[int, BeforeValidator(parse_event_id), _EVENT_ID] | None = Field(
         None, description="Only this event and all below it: 16 hex digits."
     )
+    limit: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="At most so many events, the first in depth-first order; `left_out` tells how many more."
+    )
     shape: Shape = Field(
         Shape.FLAT, description="`flat`: one list, depth first; `nested`: each event with its `children`."
     )

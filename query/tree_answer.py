@@ -26,39 +26,47 @@ PIECE_EVENTS = 8_192
 
 
 def tree_answer(reader: Reader, run_id: UUID, wanted: TreeWanted) -> bytes | Iterator[bytes]:
-    """The tree of the run, or what hangs below `wanted.root`, as JSON text; in pieces, which need no reader, where it
-    has more than PIECE_EVENTS events.
+    """The tree of the run, or what hangs below `wanted.root`, the first `wanted.limit` events of it, as JSON text; in
+    pieces, which need no reader, where it has more than PIECE_EVENTS events.
 
     Raises NotFound, and AnswerTooLarge where there is more than an answer may hold.
     """
     run = find_run(reader, run_id)
-    tree, part, rows = _whole(reader, run) if wanted.root is None else _part(reader, run, wanted.root)
+    is_whole = wanted.root is None and run["event_count"] <= (wanted.limit or ANSWER_EVENTS_MAX)
+    tree, part, rows = _whole(reader, run) if is_whole else _part(reader, run, wanted)
+    shown = _first(part, wanted.limit)
     _must_fit(rows.nbytes, ANSWER_BYTES_MAX, "bytes")
     rows = place_in_tree(rows, tree).sort_by("execution_order")
-    pieces = _pieces(_head(run, tree, part), rows, _separators(tree.depth[part], wanted.shape))
+    head = _head(run, tree, shown, left_out=part.stop - shown.stop)
+    pieces = _pieces(head, rows, _separators(tree.depth[shown], wanted.shape))
     return pieces if rows.num_rows > PIECE_EVENTS else b"".join(pieces)
 
 
 def _whole(reader: Reader, run: RowMapping) -> tuple[Tree, slice, pa.Table]:
-    _must_fit(run["event_count"], ANSWER_EVENTS_MAX, "events")
     rows = read_events(reader, EVENT_ROWS, run)
     tree = tree_from(rows)
     return tree, slice(0, len(tree.ids)), rows
 
 
-def _part(reader: Reader, run: RowMapping, root: int) -> tuple[Tree, slice, pa.Table]:
+def _part(reader: Reader, run: RowMapping, wanted: TreeWanted) -> tuple[Tree, slice, pa.Table]:
+    """The tree, which part of it is wanted, and the events of that part, as many as may be shown."""
     _must_fit(run["event_count"], TREE_EVENTS_MAX, "events to find the part in")
     tree = tree_from(event_links(reader, run))
-    part = tree.subtree(_position(tree, root))
-    _must_fit(part.stop - part.start, ANSWER_EVENTS_MAX, "events")
-    rows = read_events(reader, EVENT_ROWS.where(one_of(EVENTS.c.id, tree.ids[part].tolist())), run)
+    part = slice(0, len(tree.ids)) if wanted.root is None else tree.subtree(_position(tree, wanted.root))
+    shown = _first(part, wanted.limit)
+    _must_fit(shown.stop - shown.start, ANSWER_EVENTS_MAX, "events")
+    rows = read_events(reader, EVENT_ROWS.where(one_of(EVENTS.c.id, tree.ids[shown].tolist())), run)
     return tree, part, rows
+
+
+def _first(part: slice, limit: int | None) -> slice:
+    return part if limit is None else slice(part.start, min(part.stop, part.start + limit))
 
 
 def _must_fit(count: int, most: int, what: str) -> None:
     if count > most:
-        message = f"the tree has {count:,} {what}, an answer {most:,} at most; ask for less with ?root=EVENT_ID"
-        raise AnswerTooLarge(f"{message}, or for pages with GET /api/runs/{{run_id}}/events")
+        message = f"the tree has {count:,} {what}, an answer {most:,} at most; ask for less with ?limit=N"
+        raise AnswerTooLarge(f"{message} or ?root=EVENT_ID, or for pages with GET /api/runs/{{run_id}}/events")
 
 
 def _position(tree: Tree, event_id: int) -> int:
@@ -68,10 +76,11 @@ def _position(tree: Tree, event_id: int) -> int:
     return position
 
 
-def _head(run: RowMapping, tree: Tree, part: slice) -> bytes:
+def _head(run: RowMapping, tree: Tree, part: slice, *, left_out: int) -> bytes:
     counts = {
         "run": run_json(run),
         "event_count": part.stop - part.start,
+        "left_out": left_out,
         "roots": tree.root_count(part),
         "orphans": int(np.count_nonzero(tree.orphan[part])),
         "cycles": int(np.count_nonzero(tree.cycle[part])),

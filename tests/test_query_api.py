@@ -277,6 +277,21 @@ def test_root_gives_the_part_below_it(api: Api) -> None:
     assert (part["event_count"], part["roots"]) == (7, 1)
 
 
+def test_limit_gives_the_first_of_them_and_says_how_many_more_there_are(api: Api) -> None:
+    """`limit` cuts the depth-first order, of the whole tree and of a part alike; what is told stays as it was."""
+    run = uuid4()
+    api.send(*(span(run, number, number // 2 or None, at=number) for number in range(1, 12)))
+    whole = api.get(f"/api/runs/{run}/tree", answers.TreeAnswer)
+    first = api.get(f"/api/runs/{run}/tree", answers.TreeAnswer, limit=3)
+    part = api.get(f"/api/runs/{run}/tree", answers.TreeAnswer, root=hex16(2), limit=5, shape="nested")
+
+    assert (first["events"], first["event_count"], first["left_out"]) == (whole["events"][:3], 3, 8)
+    assert (part["event_count"], part["left_out"]) == (5, 2)
+    assert numbers(part["events"][0]["children"]) == [4, 5]
+    assert whole["left_out"] == 0
+    assert api.get(f"/api/runs/{run}/tree", limit=11)["left_out"] == 0
+
+
 def test_nested_shape_holds_the_same_events(api: Api) -> None:
     """Nested, each event has its children within; written out depth first they are the flat list."""
     run = uuid4()
