@@ -141,14 +141,18 @@ def _names(descriptor: Descriptor) -> dict[int, tuple[str, Callable[[Any], Any],
 
 def _pair(pair: Any) -> dict[str, Any]:
     """An attribute, which most of what is said is."""
-    value = pair.value
+    fields = pair.ListFields()
+    if [field.number for field, _ in fields] != _KEY_AND_VALUE:
+        return _object(pair)
+    (_, key), (_, value) = fields
     scalar = _SCALARS.get(value.WhichOneof("value"))
-    if scalar is None or not pair.key:
+    if scalar is None:
         return _object(pair)
     name, write = scalar
-    return {"key": pair.key, "value": {name: write(value)}}
+    return {"key": key, "value": {name: write(value)}}
 
 
+_KEY_AND_VALUE = [KeyValue.KEY_FIELD_NUMBER, KeyValue.VALUE_FIELD_NUMBER]
 _SCALARS: dict[str | None, tuple[str, Callable[[Any], Any]]] = {
     "string_value": ("stringValue", attrgetter("string_value")),
     "bool_value": ("boolValue", attrgetter("bool_value")),
