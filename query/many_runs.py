@@ -9,11 +9,11 @@ from uuid import UUID
 
 import orjson
 import pyarrow as pa
-from sqlalchemy import RowMapping, select
+from sqlalchemy import ARRAY, BigInteger, RowMapping, Select, bindparam, func, literal, select, union_all
 
 from ..storage import Reader, parse_event_id, run_id_text
 from .event_json import event_texts, place_in_tree
-from .events import LINKS, LOGS, one_of, with_origins
+from .events import LINKS, LOGS, with_origins
 from .histories import whole_attributes
 from .runs import RUNS
 
@@ -27,11 +27,10 @@ def told_with_runs(reader: Reader, rows: pa.Table) -> tuple[Mapping[str, RowMapp
     if not rows.num_rows:
         return {}, []
     run_ids = [UUID(text) for text in rows["run_id"].to_pylist()]
-    runs = {run["id"]: run for run in reader.rows(select(RUNS).where(RUNS.c.id.in_(set(run_ids))))}
+    runs = {run["id"]: run for run in reader.rows(_RUNS_OF, {"run_ids": list(set(run_ids))})}
     rows = with_origins(reader, whole_attributes(reader, rows))
     keys = list(zip(map(run_id_text, run_ids), rows["id"].to_pylist(), strict=True))
-    for name, table in (("log_count", LOGS), ("link_count", LINKS)):
-        counts = _parts_of_events(reader, table, rows["id"].to_pylist(), runs.values())
+    for name, counts in _parts_of_events(reader, rows["id"].to_pylist(), runs.values()).items():
         rows = rows.append_column(name, pa.array([counts[key] for key in keys], pa.int64()))
     texts = event_texts(place_in_tree(rows, None)).to_pylist()
     briefs = {run_id: orjson.dumps({name: run[name] for name in _RUN_SHOWN}).decode() for run_id, run in runs.items()}
@@ -39,11 +38,27 @@ def told_with_runs(reader: Reader, rows: pa.Table) -> tuple[Mapping[str, RowMapp
 
 
 def _parts_of_events(
-    reader: Reader, table: Any, event_ids: Sequence[int], runs: Iterable[RowMapping]
-) -> Counter[tuple[str, int]]:
-    """How many rows of `table` each event, by run and id, has."""
-    first = min(run["started_at_unix_nano"] for run in runs)
-    last = max(run["last_started_at_unix_nano"] for run in runs)
-    in_time = table.c.event_started_at_unix_nano.between(first, last)
-    owners = select(table.c.run_id, table.c.event_id).where(in_time, one_of(table.c.event_id, list(event_ids)))
-    return Counter((row["run_id"], parse_event_id(row["event_id"])) for row in reader.rows(owners))
+    reader: Reader, event_ids: Sequence[int], runs: Iterable[RowMapping]
+) -> dict[str, Counter[tuple[str, int]]]:
+    """How many logs (`log_count`) and links (`link_count`) each event, by run and id, has."""
+    bounds = {
+        "first": min(run["started_at_unix_nano"] for run in runs),
+        "last": max(run["last_started_at_unix_nano"] for run in runs),
+    }
+    counts: dict[str, Counter[tuple[str, int]]] = {"log_count": Counter(), "link_count": Counter()}
+    for row in reader.rows(_OWNERS_OF_PARTS, bounds | {"event_ids": list(event_ids)}):
+        counts["log_count" if row["is_log"] else "link_count"][row["run_id"], parse_event_id(row["event_id"])] += 1
+    return counts
+
+
+def _owners(table: Any, *, is_log: bool) -> Select[Any]:
+    in_time = table.c.event_started_at_unix_nano.between(
+        *(bindparam(name, type_=BigInteger) for name in ("first", "last"))
+    )
+    among = table.c.event_id.in_(select(func.unnest(bindparam("event_ids", type_=ARRAY(BigInteger)))))
+    return select(table.c.run_id, table.c.event_id, literal(is_log).label("is_log")).where(in_time, among)
+
+
+_RUNS_OF = select(RUNS).where(RUNS.c.id.in_(bindparam("run_ids", expanding=True, type_=RUNS.c.id.type)))
+
+_OWNERS_OF_PARTS = union_all(_owners(LOGS, is_log=True), _owners(LINKS, is_log=False))

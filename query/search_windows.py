@@ -10,10 +10,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import BigInteger, ColumnElement, Select, bindparam, func, select
 
 from ..storage import Reader
 from .runs import RUNS
@@ -35,6 +36,11 @@ class Effort:
 
 
 EFFORT = Effort()
+
+_BOUNDS = select(
+    func.coalesce(func.min(RUNS.c.started_at_unix_nano), 1).label("first"),
+    func.coalesce(func.max(RUNS.c.last_started_at_unix_nano), 0).label("last"),
+)
 
 
 @dataclass(frozen=True)
@@ -86,15 +92,18 @@ class Timeline:
         return start, held
 
     def _events(self, reader: Reader, first: int, last: int) -> int:
-        events = func.coalesce(self.events, 0).label("events")
-        [row] = reader.rows(select(events).where(self.start.between(first, last)))
+        [row] = reader.rows(self._counting, {"first": first, "last": last})
         return int(row["events"])
+
+    @cached_property
+    def _counting(self) -> Select[Any]:
+        window = [bindparam(name, type_=BigInteger) for name in ("first", "last")]
+        return select(func.coalesce(self.events, 0).label("events")).where(self.start.between(*window))
 
 
 def _bounds(reader: Reader, wanted: SearchWanted) -> Between:
     """Between which starts all lies that may be on this page or a later one; in the wrong order where nothing may."""
-    first, last = func.min(RUNS.c.started_at_unix_nano), func.max(RUNS.c.last_started_at_unix_nano)
-    [row] = reader.rows(select(func.coalesce(first, 1).label("first"), func.coalesce(last, 0).label("last")))
+    [row] = reader.rows(_BOUNDS, {})
     ends = [row["last"]]
     if wanted.until is not None:
         ends.append(wanted.until - 1)
