@@ -30,8 +30,8 @@ SETTINGS: dict[str, Any] = {
     "memory_limit": "1GB",
     # What does not fit goes to disk, which one query must not fill.
     "max_temp_directory_size": "4GB",
-    # Of new files. A row group of so few rows fills little of a block with one column: with larger blocks, whoever reads
-    # one column has most of the others in memory too.
+    # Of new files. A row group of so few rows fills little of a block with one column: with larger blocks, whoever
+    # reads one column has most of the others in memory too.
     "default_block_size": 64 << 10,
     "max_vacuum_tasks": 2,
     # Attributes are taken apart into typed columns by `compacting` only.
