@@ -23,6 +23,8 @@ PAGE_ROWS_MAX = 1000
 # Each file's event is looked up in the tree of its run.
 FILE_EVENTS_MAX = 100
 CONTENT_CHARACTERS = 2_000
+# A tree is held as columns, attributes included, until it is sent.
+ANSWER_EVENTS_MAX = 250_000
 
 _NANOS = {"s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9, "w": 7 * 86400 * 10**9}
 _RELATIVE = re.compile(rf"-(\d{{1,9}})([{''.join(_NANOS)}])", re.ASCII)
@@ -242,7 +244,7 @@ class TreeWanted(_Parameters):
     root: Annotated[int, BeforeValidator(parse_event_id), _EVENT_ID] | None = Field(
         None, description="Only this event and all below it: 16 hex digits."
     )
-    limit: Annotated[int, Field(ge=1)] | None = Field(
+    limit: Annotated[int, Field(ge=1, le=ANSWER_EVENTS_MAX)] | None = Field(
         None, description="At most so many events, the first in depth-first order; `left_out` tells how many more."
     )
     shape: Shape = Field(

@@ -15,12 +15,10 @@ from ..storage import Reader, event_id_text
 from .errors import AnswerTooLarge, NotFound
 from .event_json import TEXT, event_texts, join, place_in_tree
 from .events import EVENT_ROWS, EVENTS, TREE_EVENTS_MAX, event_links, one_of, read_events, tree_from
-from .parameters import Shape, TreeWanted
+from .parameters import ANSWER_EVENTS_MAX, Shape, TreeWanted
 from .runs import find_run, run_json
 from .tree import NONE, Ints, Tree
 
-# An answer is held as columns, attributes included, until it is sent.
-ANSWER_EVENTS_MAX = 250_000
 ANSWER_BYTES_MAX = 1 << 29
 PIECE_EVENTS = 8_192
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from hypothesis import HealthCheck, settings
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
@@ -189,19 +191,24 @@ def rows(store: Store) -> Rows:
     return Rows(store)
 
 
-@pytest.fixture
-def api_client(store: Store) -> Iterator[httpx.Client]:
-    """A client of the API over `store`, which a thread of this process serves."""
+@contextmanager
+def listening(app: FastAPI) -> Iterator[str]:
+    """A server for `app` on a free port, while the `with` lasts; gives its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
-    app = build_app(store, registry=CollectorRegistry())
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
-        yield client
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     server.should_exit = True
     thread.join()
+
+
+@pytest.fixture
+def api_client(store: Store) -> Iterator[httpx.Client]:
+    """A client of the API over `store`, which a thread of this process serves."""
+    app = build_app(store, registry=CollectorRegistry())
+    with listening(app) as url, httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+        yield client
 
 
 @pytest.fixture

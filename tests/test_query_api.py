@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
-import uvicorn
-from fastapi import FastAPI
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
@@ -27,6 +22,8 @@ from clew.collector.intake import Intake
 from clew.query import answers
 from clew.query.app import build_app
 from clew.storage import Store
+
+from .conftest import listening
 
 START = 1_700_000_000_000_000_000
 
@@ -73,18 +70,6 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
         yield Api(client)
     intake.close()
     store.close()
-
-
-@contextmanager
-def listening(app: FastAPI) -> Iterator[str]:
-    """A server for `app` on a free port, while the `with` lasts; gives its URL."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
 
 
 def span(run: UUID, number: int, parent: int | None = None, *, at: int = 0, lasts: int = 10, **words: str) -> Span:
