@@ -4,8 +4,9 @@ import inspect
 import json
 import shutil
 import signal
+import socket
 import sys
-import threading
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -21,16 +22,16 @@ if TYPE_CHECKING:
 def serve(**options: Any) -> None:
     """Take spans in over OTLP and answer questions about them, until Ctrl-C."""
     settings = Settings(**options)
-    stop = _stop_on_signals()
+    stop = Stop()
     if not _is_loopback(settings.host):
         warn(f"{settings.host} is open to other machines, and clew has no authentication yet")
 
     from ..server import CannotServe, serving
     from ..storage import StorageError
 
-    with mistakes_told(CannotServe, StorageError), serving(settings, on_end=stop.set) as addresses:
+    with mistakes_told(CannotServe, StorageError), serving(settings, on_end=stop.ask) as addresses:
         _announce(addresses)
-        if settings.demo and not stop.is_set():
+        if settings.demo and not stop.is_asked():
             _show_demo(addresses)
         if sys.stdin.isatty():
             say("press Ctrl-C to stop")
@@ -41,17 +42,39 @@ def serve(**options: Any) -> None:
 vars(serve)["__signature__"] = inspect.signature(Settings)
 
 
-def _stop_on_signals() -> threading.Event:
-    """An event that SIGTERM and Ctrl-C set. A second Ctrl-C ends the process at once: what is committed is safe."""
-    stop = threading.Event()
+class Stop:
+    """What a server waits for: SIGTERM, Ctrl-C, or that it is told to end. Made and waited for on the main thread.
 
-    def on_signal(*_: object) -> None:
+    A signal's handler interrupts any line, so it must not take a lock that the line may hold, and it would not be run
+    before a wait on a lock is over that had just begun: it is a socket that wakes the one who waits.
+    """
+
+    def __init__(self) -> None:
+        self._is_asked = False
+        self._woken, self._wakes = socket.socketpair()
+        self._wakes.setblocking(False)
+        signal.set_wakeup_fd(self._wakes.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def ask(self) -> None:
+        """Ends the wait. Any thread may."""
+        self._is_asked = True
+        with suppress(BlockingIOError):  # so much to read wakes as well
+            self._wakes.send(b"\0")
+
+    def is_asked(self) -> bool:
+        """Whether a wait would be over at once."""
+        return self._is_asked
+
+    def wait(self) -> None:
+        """Until asked. A second Ctrl-C ends the process at once: what is committed is safe."""
+        while not self._is_asked:
+            self._woken.recv(1)
+
+    def _on_signal(self, *_: object) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
-    return stop
+        self._is_asked = True
 
 
 def _announce(addresses: "Addresses") -> None:

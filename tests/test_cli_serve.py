@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,36 @@ UNFINISHED = (
     b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\ncontent-length: 10\r\n\r\n"
 )
 START_NS = 1_750_000_000_000_000_000
+# Waits again and again, each time with the signal at a later line of the wait, until it comes when all are behind.
+SIGNAL_AT_EACH_LINE = """
+import faulthandler, itertools, os, signal, sys, threading
+from clew.cli.serving import Stop
+
+def wait_with_a_signal_at(line):
+    lines, came, is_late = itertools.count(), threading.Event(), threading.Event()
+
+    def trace(*_):
+        if not is_late.is_set() and next(lines) == line:
+            came.set()
+            signal.raise_signal(signal.SIGTERM)
+        return trace
+
+    def at_last():
+        if not came.wait(0.3):
+            is_late.set()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    stop, late = Stop(), threading.Thread(target=at_last)
+    late.start()
+    sys.settrace(trace)
+    stop.wait()
+    sys.settrace(None)
+    late.join()
+    return came.is_set()
+
+faulthandler.dump_traceback_later(30, exit=True)
+print(len(list(itertools.takewhile(bool, map(wait_with_a_signal_at, itertools.count())))))
+"""
 
 
 def _request(run: int, spans: int = 1) -> bytes:
@@ -93,6 +124,15 @@ def test_a_signal_ends_it_in_order(server: Any, number: signal.Signals) -> None:
     assert server.stderr == ""
     server.start()
     assert _event_counts(server.http_url) == dict.fromkeys(range(1, 20), 1)
+
+
+def test_a_signal_at_any_line_of_the_wait_ends_it() -> None:
+    """Also one that comes when the server has just begun to wait."""
+    ended = subprocess.run(
+        [sys.executable, "-c", SIGNAL_AT_EACH_LINE], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert int(ended.stdout) >= 2, "the signal came at as many lines of it"
 
 
 def test_stopping_keeps_what_was_answered_under_load(server: Any) -> None:
