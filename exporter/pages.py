@@ -25,6 +25,8 @@ from .span_columns import SPAN_COLUMNS, readable_span_messages
 
 PAGE_SPANS_MAX = 8_192
 PAGE_BYTES_MAX = 4 << 20
+# So many times fewer spans are read where those of a page do not fit into memory together.
+_FEWER = 256
 _RUNS_MAX = 2_048
 _LAST = (1 << 63) - 1
 
@@ -107,18 +109,18 @@ class ChosenSpans:
         missing.
         """
         after = None if cursor is None else _Place.parse(cursor)
-        while True:
-            try:
-                return self._page(after)
-            except OutOfMemoryException:  # spans are larger than those before: fewer are read then
-                if _FEED.reads_one:
-                    raise
+        return self._page(after, PAGE_SPANS_MAX)
 
-    def _page(self, after: _Place | None) -> Page:
-        with self.store.read() as reader:
-            found = reader.arrow(_NAMED_RUNS_BEHIND if self.run_ids else _RUNS_BEHIND, self._values(after))
-            runs = _first_runs(found)
-            portion = _portion(reader, runs, after) if runs else None
+    def _page(self, after: _Place | None, spans_max: int) -> Page:
+        try:
+            with self.store.read() as reader:
+                found = reader.arrow(_NAMED_RUNS_BEHIND if self.run_ids else _RUNS_BEHIND, self._values(after))
+                runs = _first_runs(found)
+                portion = _portion(reader, runs, after, spans_max) if runs else None
+        except OutOfMemoryException:  # spans are larger than those before
+            if spans_max == 1:
+                raise
+            return self._page(after, max(1, spans_max // _FEWER))
         if portion is not None and not portion.is_all:
             place = _place_of(portion.last, runs, after)
         elif len(runs) < found.num_rows or found.num_rows == _RUNS_MAX:
@@ -179,8 +181,9 @@ def _first_runs(runs: pa.Table) -> list[_Run]:
     return [_Run(run_id.replace("-", ""), *times) for run_id, *times in zip(ids, started, last_started, strict=True)]
 
 
-def _portion(reader: Reader, runs: Sequence[_Run], after: _Place | None) -> Portion | None:
-    """As many events of the runs as a page has. A place among them is the run's number in the list, start and id."""
+def _portion(reader: Reader, runs: Sequence[_Run], after: _Place | None, spans_max: int) -> Portion | None:
+    """As many events of the runs as a page has, `spans_max` at most. A place among them: the run's number in the list,
+    start and id."""
     values = {
         "chosen_runs": [UUID(run.run_id) for run in runs],
         "numbers": list(range(len(runs))),
@@ -188,7 +191,7 @@ def _portion(reader: Reader, runs: Sequence[_Run], after: _Place | None) -> Port
         "runs_end": max(run.last_started_at for run in runs),
     }
     behind = (0, after.started_at, after.event_id) if after and _is_begun(runs[0], after) else _BEFORE_ALL
-    return _FEED.read(reader, behind, PAGE_SPANS_MAX, PAGE_BYTES_MAX, values)
+    return _FEED.read(reader, behind, spans_max, PAGE_BYTES_MAX, values)
 
 
 def _is_begun(run: _Run, after: _Place | None) -> bool:

@@ -74,11 +74,6 @@ class Feed:
         self._record_bytes: int | None = None
         self._most: int | None = None
 
-    @property
-    def reads_one(self) -> bool:
-        """Whether the next `read` reads one record, since even a few failed."""
-        return self._most == 1
-
     def count(self, reader: Reader, after: Place, values: Mapping[str, Any] | None = None) -> int:
         """How many records are behind `after`. `values` are those of the condition. Raises QueryTimeout."""
         [[count]] = reader.arrow(self._count, {**(values or {}), **_values("after", after)}).to_pydict().values()
