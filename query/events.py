@@ -18,6 +18,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     ColumnElement,
+    CompoundSelect,
     RowMapping,
     Select,
     Text,
@@ -104,11 +105,25 @@ def with_origins(reader: Reader, rows: pa.Table) -> pa.Table:
     return named.append_column("scope_name", _scopes.of(reader, rows["scope_id"]))
 
 
-def one_of(column: ColumnElement[int], numbers: list[int]) -> ColumnElement[bool]:
-    """Is the column one of these numbers, however many? One bound value."""
-    array = bindparam(None, numbers, type_=ARRAY(BigInteger), unique=True)
+def one_of(column: ColumnElement[int], numbers: list[int] | str) -> ColumnElement[bool]:
+    """Is the column one of these numbers, however many? One bound value; a text is the name that it is bound by."""
+    array_type = ARRAY(BigInteger)
+    if isinstance(numbers, str):
+        array = bindparam(numbers, type_=array_type)
+    else:
+        array = bindparam(None, numbers, type_=array_type, unique=True)
     found: ColumnElement[bool] = column.in_(select(func.unnest(array)))
     return found
+
+
+def owners_of_parts(meant: Callable[[Any], ColumnElement[bool]], *columns: str) -> CompoundSelect[Any]:
+    """Of the logs and links that are `meant`, given their table: these columns, and whether it `is_log`. One statement,
+    since each costs half a millisecond."""
+    owners = [
+        select(*(table.c[name] for name in columns), literal(is_log).label("is_log")).where(meant(table))
+        for table, is_log in ((LOGS, True), (LINKS, False))
+    ]
+    return union_all(*owners)
 
 
 def event_page(reader: Reader, run_id: UUID, wanted: EventsWanted) -> bytes:
@@ -179,11 +194,8 @@ class _Names:
 
 
 def _owners_of_parts(reader: Reader, run: RowMapping, ids: pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
-    """The event of every log, and of every link, of the run; of the events `ids` at least.
-
-    One statement, since each costs half a millisecond; and they are counted here, since for a few rows the engine takes
-    longer to spread the counting over its threads than to scan.
-    """
+    """The event of every log, and of every link, of the run; of the events `ids` at least. They are counted here, since
+    for a few rows the engine takes longer to spread the counting over its threads than to scan."""
     statement = _OWNERS_OF_PARTS
     if len(ids) < run["event_count"]:
         statement = statement.where(one_of(statement.selected_columns.event_id, ids.to_pylist()))
@@ -215,9 +227,8 @@ def _cursor_at(page: pa.Table, row: int) -> EventCursor:
     )
 
 
-def _owners(table: Any, *, is_log: bool) -> Select[Any]:
-    of_parts = of_any_run(table, start="event_started_at_unix_nano")
-    return select(table.c.event_id, literal(is_log).label("is_log")).where(of_parts)
+def _of_any_owner(table: Any) -> ColumnElement[bool]:
+    return of_any_run(table, start="event_started_at_unix_nano")
 
 
 _EVENT_LINKS = select(
@@ -229,7 +240,7 @@ ALL_EVENT_ROWS = select(*(EVENTS.c[name] for name in _COLUMNS), json_text(EVENTS
 
 EVENT_ROWS = ALL_EVENT_ROWS.where(of_any_run(EVENTS))
 
-_OWNERS_OF_PARTS = select(union_all(_owners(LOGS, is_log=True), _owners(LINKS, is_log=False)).subquery())
+_OWNERS_OF_PARTS = select(owners_of_parts(_of_any_owner, "event_id").subquery())
 
 _services = _Names(RESOURCES.c.service_name)
 _scopes = _Names(SCOPES.c.name)

@@ -9,11 +9,11 @@ from uuid import UUID
 
 import orjson
 import pyarrow as pa
-from sqlalchemy import ARRAY, BigInteger, RowMapping, Select, bindparam, func, literal, select, union_all
+from sqlalchemy import BigInteger, ColumnElement, RowMapping, and_, bindparam, select
 
 from ..storage import Reader, parse_event_id, run_id_text
 from .event_json import event_texts, place_in_tree
-from .events import LINKS, LOGS, with_origins
+from .events import one_of, owners_of_parts, with_origins
 from .histories import whole_attributes
 from .runs import RUNS
 
@@ -51,14 +51,11 @@ def _parts_of_events(
     return counts
 
 
-def _owners(table: Any, *, is_log: bool) -> Select[Any]:
-    in_time = table.c.event_started_at_unix_nano.between(
-        *(bindparam(name, type_=BigInteger) for name in ("first", "last"))
-    )
-    among = table.c.event_id.in_(select(func.unnest(bindparam("event_ids", type_=ARRAY(BigInteger)))))
-    return select(table.c.run_id, table.c.event_id, literal(is_log).label("is_log")).where(in_time, among)
+def _of_some_events(table: Any) -> ColumnElement[bool]:
+    bounds = (bindparam(name, type_=BigInteger) for name in ("first", "last"))
+    return and_(table.c.event_started_at_unix_nano.between(*bounds), one_of(table.c.event_id, "event_ids"))
 
 
 _RUNS_OF = select(RUNS).where(RUNS.c.id.in_(bindparam("run_ids", expanding=True, type_=RUNS.c.id.type)))
 
-_OWNERS_OF_PARTS = union_all(_owners(LOGS, is_log=True), _owners(LINKS, is_log=False))
+_OWNERS_OF_PARTS = owners_of_parts(_of_some_events, "run_id", "event_id")

@@ -16,7 +16,6 @@ from .parameters import RunsWanted
 RUNS: Any = WorkflowRun.__table__
 EVENTS: Any = ExecutionEvent.__table__
 
-
 _RUN = select(RUNS).where(RUNS.c.id == bindparam("run_id", type_=RUNS.c.id.type))
 
 

@@ -32,7 +32,7 @@ def tree_answer(reader: Reader, run_id: UUID, wanted: TreeWanted) -> bytes | Ite
     run = find_run(reader, run_id)
     is_whole = wanted.root is None and run["event_count"] <= (wanted.limit or ANSWER_EVENTS_MAX)
     tree, part, rows = _whole(reader, run) if is_whole else _part(reader, run, wanted)
-    shown = _first(part, wanted.limit)
+    shown = slice(part.start, part.start + rows.num_rows)
     _must_fit(rows.nbytes, ANSWER_BYTES_MAX, "bytes")
     rows = place_in_tree(rows, tree).sort_by("execution_order")
     head = _head(run, tree, shown, left_out=part.stop - shown.stop)
@@ -51,14 +51,10 @@ def _part(reader: Reader, run: RowMapping, wanted: TreeWanted) -> tuple[Tree, sl
     _must_fit(run["event_count"], TREE_EVENTS_MAX, "events to find the part in")
     tree = tree_from(event_links(reader, run))
     part = slice(0, len(tree.ids)) if wanted.root is None else tree.subtree(_position(tree, wanted.root))
-    shown = _first(part, wanted.limit)
-    _must_fit(shown.stop - shown.start, ANSWER_EVENTS_MAX, "events")
-    rows = read_events(reader, EVENT_ROWS.where(one_of(EVENTS.c.id, tree.ids[shown].tolist())), run)
+    ids = tree.ids[part][: wanted.limit]
+    _must_fit(len(ids), ANSWER_EVENTS_MAX, "events")
+    rows = read_events(reader, EVENT_ROWS.where(one_of(EVENTS.c.id, ids.tolist())), run)
     return tree, part, rows
-
-
-def _first(part: slice, limit: int | None) -> slice:
-    return part if limit is None else slice(part.start, min(part.stop, part.start + limit))
 
 
 def _must_fit(count: int, most: int, what: str) -> None:

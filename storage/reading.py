@@ -128,12 +128,12 @@ class _Watch:
 
     def begin(self, reader: Reader, limit: _Limit) -> None:
         with self._sooner:
-            self._under_way[reader] = limit
             if self._looks_at is None:
                 threading.Thread(target=self._look, name="clew-read-limits", daemon=True).start()
                 self._looks_at = limit.at
             elif limit.at < self._looks_at:
                 self._sooner.notify()
+            self._under_way[reader] = limit
 
     def over(self, reader: Reader) -> None:
         with self._fewer:
