@@ -262,6 +262,26 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
+def run_script(tmp_path: Path, environment: dict[str, str]) -> Callable[..., str]:
+    """Runs a script of this folder, which has to end well within so many seconds; gives what it prints."""
+
+    def run(name: str, *arguments: str, seconds_max: float) -> str:
+        ended = subprocess.run(
+            [sys.executable, str(Path(__file__).with_name(name)), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=seconds_max,
+            cwd=tmp_path,
+            env=environment,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        return ended.stdout
+
+    return run
+
+
+@pytest.fixture
 def start_server(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[..., ServerProcess]]:
     """Starts `clew serve` on free ports with these arguments besides, and these environment variables."""
     started: list[ServerProcess] = []

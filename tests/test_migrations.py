@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import duckdb
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from sqlalchemy import ARRAY, JSON, Column, Engine, TypeDecorator, text, update
@@ -118,6 +120,20 @@ def _tables(engine: Engine) -> dict[str, dict[str, bool]]:
     for table, column, is_nullable in rows:
         tables.setdefault(table, {})[column] = is_nullable
     return tables
+
+
+@pytest.mark.parametrize(("made_before", "block_bytes"), [(False, 64 << 10), (True, 256 << 10)])
+def test_new_files_have_small_blocks_and_others_keep_theirs(path: Path, *, made_before: bool, block_bytes: int) -> None:
+    """A file in the engine's own blocks, as they were before, is used like any other."""
+    if made_before:
+        duckdb.connect(str(path)).close()
+    with closing(Store.open(str(path))) as store:
+        _write_a_span(store)
+        with store.read() as reader:
+            [row] = reader.rows(text("SELECT block_size FROM pragma_database_size() WHERE database_name = 'clew'"))
+            assert row["block_size"] == block_bytes
+    with closing(Store.open(str(path))) as store:
+        assert run_as_otlp(store, RUN) is not None
 
 
 def test_the_migrations_make_the_schema(engine: Engine) -> None:
