@@ -120,7 +120,7 @@ def _groups(wanted: FiguresWanted, condition: ColumnElement[bool]) -> Select[Any
     keys = [column for column in event.c if column.name.startswith("key_")]
     events, lasted = func.count(), event.c.lasted
     fractions: ColumnElement[Any] = literal_column(f"ARRAY[{', '.join(f'0.{number}' for number in PERCENTILES)}]")
-    columns_told = [
+    told = [
         *keys,
         events.label("events"),
         func.count().filter(event.c.status == "failed").label("errors"),
@@ -129,15 +129,21 @@ def _groups(wanted: FiguresWanted, condition: ColumnElement[bool]) -> Select[Any
         func.min(lasted).label("min_ns"),
         func.max(lasted).label("max_ns"),
         func.percentile_disc(fractions).within_group(lasted).label("percentiles"),
-        func.count().over().label("group_count"),
-        func.sum(events).over().label("all_events"),
     ]
     if wanted.histogram:
         bounds: ColumnElement[Any] = literal_column(f"{list(HISTOGRAM_BOUNDS_NS)}::BIGINT[]")
-        columns_told.append(func.histogram(lasted, bounds).label("histogram"))
-    statement = select(*columns_told).group_by(*keys) if keys else select(*columns_told)
-    in_time = keys[:1] if wanted.every is not None else []
-    return statement.order_by(*in_time, events.desc(), *keys).limit(wanted.limit)
+        told.append(func.histogram(lasted, bounds).label("histogram"))
+    # Kept, then counted: a window over the groups would have them finished, percentiles picked out, by one thread.
+    group = select(*told).group_by(*keys).cte("grouped").prefix_with("MATERIALIZED")
+    group_count, all_events = (
+        select(count).select_from(group).scalar_subquery() for count in (func.count(), func.sum(group.c.events))
+    )
+    in_time = [group.c.key_0] if wanted.every is not None else []
+    return (
+        select(*group.c, group_count.label("group_count"), all_events.label("all_events"))
+        .order_by(*in_time, group.c.events.desc(), *(group.c[key.name] for key in keys))
+        .limit(wanted.limit)
+    )
 
 
 def _key(wanted: FiguresWanted, row: RowMapping) -> Key:
