@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from sqlalchemy import QueuePool
+
 from . import migrate
 from .batch import SpanBatch, WriteOutcome
 from .commits import Commits
@@ -32,6 +34,7 @@ class Store:
             migrate.prepare(self.engine, str(path))
             self._writer = Writer(self.engine)
             self._reads = Reads(self.engine)
+            self._held = self._connections_in_use()
         except BaseException:
             self.engine.dispose()
             raise
@@ -91,6 +94,11 @@ class Store:
         return self._writer.busy_s
 
     @property
+    def is_read(self) -> bool:
+        """Whether somebody reads at this moment, in whatever way."""
+        return self._connections_in_use() > self._held
+
+    @property
     def commits(self) -> Commits:
         """The order of commits, and the last one's stamp."""
         return self._writer.commits
@@ -108,3 +116,8 @@ class Store:
         self.end_reads()
         self._writer.close()
         self.engine.dispose()
+
+    def _connections_in_use(self) -> int:
+        pool = self.engine.pool
+        assert isinstance(pool, QueuePool)  # noqa: S101 as the engine is made
+        return pool.checkedout()

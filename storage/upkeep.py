@@ -21,8 +21,8 @@ _log = logging.getLogger("clew.upkeep")
 
 
 class Upkeep:
-    """Keeps a store up on a thread of its own: half of the time while nothing is written, so that readers find the
-    other half; a quarter while something is; not at all while much is."""
+    """Keeps a store up on a thread of its own: all the time while nobody wants anything of it; half of it while it is
+    read, so that readers find the other half; a quarter while something is written; not at all while much is."""
 
     def __init__(self, store: Store, *, idle_s: float = IDLE_S) -> None:
         self._store = store
@@ -46,28 +46,30 @@ class Upkeep:
         """Does a portion of what is due and possible; returns how many seconds to leave the store alone."""
         if self._busy_share() > BUSY_SHARE_MAX:
             return self._idle_s
+        is_written = self._store.idle_s < self._idle_s
         began = time.perf_counter()
         try:
-            rest = self._idle_portion() if self._store.idle_s >= self._idle_s else self._small_portion()
+            goes_on = self._small_portion() if is_written else self._portion()
         except (QueryTimeout, WriteFailed):
             # Nothing was changed. What hindered it, a full disk say, hinders others as well, and they tell of it.
-            rest = 0
+            goes_on = False
         except Exception:  # noqa: BLE001 the thread goes on, whatever it is
             # Memory that a question has at the moment, say: nothing was changed, and the next time may do.
             _log.exception("upkeep of %s was given up for now; nothing is lost, questions are slower", self._store.path)
-            rest = 0
-        return rest * (time.perf_counter() - began) or self._idle_s
+            goes_on = False
+        rest = 3 if is_written else self._store.is_read
+        return rest * (time.perf_counter() - began) if goes_on else self._idle_s
 
-    def _idle_portion(self) -> int:
-        """Returns how many times as long as it took to rest, 0 where all is done for now."""
-        return 1 if self._store.count_usage() or self._store.compact() else 0
+    def _portion(self) -> bool:
+        """Returns whether there may be more to do."""
+        return bool(self._store.count_usage() or self._store.compact())
 
-    def _small_portion(self) -> int:
-        """As `_idle_portion`. Runs that are going on change all the time: they are not counted without a pause."""
+    def _small_portion(self) -> bool:
+        """As `_portion`. Runs that are going on change all the time: they are not counted without a pause."""
         if self._store.compact():
-            return 3
+            return True
         self._store.count_usage()
-        return 0
+        return False
 
     def _busy_share(self) -> float:
         """Of the time since it was last asked, the share that writes took."""
