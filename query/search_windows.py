@@ -2,13 +2,14 @@
 
 Answering with what was found, and where to go on, keeps a search bounded however rare what it looks for is, and however
 much is stored. A window is as long as it takes to hold a number of events that is examined at once, be that a second or
-a year; each next one may hold eight times as many, so that a search of everything is a few statements.
+a year; the next one may hold many times as many, as many as what was found lets expect to be enough, so that a search
+of everything is a few statements.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
@@ -23,7 +24,7 @@ from .search_parameters import SearchWanted
 Between = tuple[int, int]
 Rows = TypeVar("Rows", bound=Sized)
 
-GROWTH_MAX = 8
+GROWTH_MAX = 64
 
 
 @dataclass(frozen=True)
@@ -57,28 +58,27 @@ class Timeline:
         read at most, newest first. All together are one more than the page may hold, where there are so many. Also
         where the search stopped for want of time: all that started then or later has been searched. None otherwise."""
         found: list[Rows] = []
+        missing, events_wanted = wanted.limit + 1, effort.window_events
         over = time.monotonic() + effort.seconds_max
-        for window, events_before in self._windows(reader, wanted, effort.window_events, over):
-            found.append(read(window, wanted.limit + 1 - sum(map(len, found))))
-            if sum(map(len, found)) > wanted.limit:
-                break
-            if events_before and time.monotonic() >= over:
-                return found, window[0]
-        return found, None
-
-    def _windows(
-        self, reader: Reader, wanted: SearchWanted, events_wanted: int, over: float
-    ) -> Iterator[tuple[Between, int]]:
-        """Each window, and how many events are left before it."""
         first, last = _bounds(reader, wanted)
         left = self._events(reader, first, last)
         while left:
             start, held = self._last_events(reader, first, last, left, events_wanted)
-            left -= held
             began = time.monotonic()
-            yield (start, last), left
-            events_wanted *= _growth(time.monotonic() - began, over - time.monotonic())
+            rows = read((start, last), missing)
+            found.append(rows)
+            missing -= len(rows)
+            left -= held
+            now = time.monotonic()
+            if missing <= 0 or not left:
+                break
+            if now >= over:
+                return found, start
+            enough = 2 * held * missing // len(rows) if rows else left
+            in_time = events_wanted * _growth(now - began, over - now)
+            events_wanted = max(effort.window_events, min(enough, in_time))
             last = start - 1
+        return found, None
 
     def _last_events(self, reader: Reader, first: int, last: int, there: int, wanted: int) -> tuple[int, int]:
         """The start of a window that ends at `last` and holds some `wanted` of the events that are there, and how many

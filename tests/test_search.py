@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,7 @@ TIMES = {
 @pytest.mark.parametrize("moments", TIMES.values(), ids=TIMES)
 @pytest.mark.parametrize("middle", [None, 20_000], ids=["from the end", "from a cursor"])
 def test_windows_are_of_a_bounded_number_of_events(store: Store, moments: Sequence[int], middle: int | None) -> None:
-    """They are few, cover all of the time that is wanted once, newest first, and each holds eight times what the one
+    """They are few, cover all of the time that is wanted once, newest first, and each holds 64 times what the one
     before may, the first twice EFFORT's events, or a single instant. Finding them asks little, whenever events were."""
     store.write_spans(read_requests([_spans_at(moments)]).batch)
     cursor = None if middle is None else SearchCursor(started_at_unix_nano=START + middle).text()
@@ -161,16 +161,24 @@ def test_windows_are_of_a_bounded_number_of_events(store: Store, moments: Sequen
     assert sum(held) == len(wanted)
     assert [first - 1 for first, _ in windows[:-1]] == [last for _, last in windows[1:]]
     instants = [first == last for first, last in windows]
-    assert [place for place, count in enumerate(held) if count > 400 * 8**place and not instants[place]] == []
+    assert [place for place, count in enumerate(held) if count > 400 * 64**place and not instants[place]] == []
     assert len(windows) <= 4
-    assert asked <= 16
+    assert asked <= 14
 
 
-def test_searching_everything_takes_three_windows(store: Store) -> None:
+def test_searching_everything_takes_two_windows(store: Store) -> None:
     """Of fifty times what the first window holds, with one look at each window's number of events but the last's."""
     store.write_spans(read_requests([_spans_at(EVEN)]).batch)
     windows, asked = _windows(store, SearchWanted(), Effort(60, 200))
-    assert (len(windows), asked) == (3, 4)
+    assert (len(windows), asked) == (2, 3)
+
+
+def test_the_next_window_is_as_long_as_it_likely_takes(store: Store) -> None:
+    """What was found lets expect how much more there is: where a third was found in so many, four times as many."""
+    store.write_spans(read_requests([_spans_at(EVEN)]).batch)
+    windows, _ = _windows(store, SearchWanted(limit=29), Effort(60, 200), found=[[1] * 10] * 2)
+    held = [(last - first) // 7 for first, last in windows]
+    assert [round(held[place + 1] / held[place]) for place in range(2)] == [4, 2]
 
 
 def test_keys_that_differ_in_case_alone_harm_no_search(store: Store, api_reader: ApiReader) -> None:
@@ -201,8 +209,11 @@ def test_words_are_found_in_attributes_of_logs(store: Store, api_reader: ApiRead
     assert [event["id"] for event in page["events"]] == [f"{FIRST_ID - 1:016x}"]
 
 
-def _windows(store: Store, wanted: SearchWanted, effort: Effort) -> tuple[list[Between], int]:
-    """The windows of a search that finds nothing, and how many statements it took to find them."""
+def _windows(
+    store: Store, wanted: SearchWanted, effort: Effort, found: Sequence[Sequence[int]] = ()
+) -> tuple[list[Between], int]:
+    """The windows of a search that finds so much in the first ones, then nothing, and how many statements it took to
+    find them."""
     windows: list[Between] = []
     statements: list[str] = []
     timeline = Timeline(EVENTS.c.started_at_unix_nano, func.sum(literal(1)))
@@ -212,7 +223,8 @@ def _windows(store: Store, wanted: SearchWanted, effort: Effort) -> tuple[list[B
 
     with store.read() as reader:
         listen(store.engine, "before_cursor_execute", note)
-        timeline.search(reader, wanted, lambda window, _: windows.append(window) or [], effort)
+        rows = chain(found, repeat([]))
+        timeline.search(reader, wanted, lambda window, _: windows.append(window) or next(rows), effort)
         remove(store.engine, "before_cursor_execute", note)
     return windows, len(statements)
 
