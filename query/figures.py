@@ -14,6 +14,7 @@ own.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -36,12 +37,12 @@ from sqlalchemy import (
     true,
 )
 
-from ..storage import RUN_COLUMNS, USAGE, USAGE_IS_CURRENT, Reader, usage_of, whole_runs
+from ..storage import RUN_COLUMNS, USAGE, USAGE_IS_CURRENT, Reader, may_have_attribute, usage_of, whole_runs
 from .attribute_json import engine_json, number_json
 from .events import EVENTS, RESOURCES, SCOPES
 from .figures_parameters import FiguresWanted, GroupField
 from .filter_fields import Kind, Owner
-from .filter_sql import of_events
+from .filter_sql import Where, of_events
 from .runs import RUNS
 from .statistics import PERCENTILES
 
@@ -63,7 +64,7 @@ Row = dict[str, Any]
 def figures(reader: Reader, wanted: FiguresWanted) -> Row:
     """The groups with most events first, by time where there are buckets; at most `wanted.limit`, and how many more
     there are."""
-    condition = _condition(wanted)
+    condition = _condition(reader, wanted)
     rows = reader.rows(_groups(wanted, condition))
     groups = {_key(wanted, row): _figures_json(row) for row in rows}
     told = rows[0]["group_count"] if rows else 0
@@ -76,7 +77,7 @@ def figures(reader: Reader, wanted: FiguresWanted) -> Row:
     }
 
 
-def _condition(wanted: FiguresWanted) -> ColumnElement[bool]:
+def _condition(reader: Reader, wanted: FiguresWanted) -> ColumnElement[bool]:
     started_at = EVENTS.c.started_at_unix_nano
     conditions: list[ColumnElement[bool]] = [true()]
     if wanted.since is not None:
@@ -84,7 +85,8 @@ def _condition(wanted: FiguresWanted) -> ColumnElement[bool]:
     if wanted.until is not None:
         conditions.append(started_at < wanted.until)
     if wanted.filter is not None:
-        conditions.append(of_events(wanted.filter))
+        where = Where(may_have=partial(may_have_attribute, reader))
+        conditions.append(of_events(wanted.filter, where))
     return and_(*conditions)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
@@ -49,20 +50,32 @@ _INT64 = (-(1 << 63), (1 << 63) - 1)
 _VARIANT_WHOLE = (-(1 << 63), (1 << 64) - 1)
 
 
-def of_events(term: Term, *, parts_between: Between = _INT64) -> Condition:
-    """The condition over EVENTS that is true for the events that are meant, and false or NULL for all others.
+@dataclass(frozen=True)
+class Where:
+    """What a caller knows of where things are, so that they are looked for nowhere else.
 
-    `parts_between`: the time bounds (nanoseconds) of all runs whose events are looked at, where the caller knows them;
-    logs and links of these events are looked for between them only."""
-    return _condition(term, lambda leaf: _of_event(leaf, parts_between))
+    `parts_between`: the time bounds (nanoseconds) of all runs whose events are looked at; logs and links of these
+    events are looked for between them only. `may_have`: a condition that is true for every event that has an attribute
+    of a key."""
+
+    parts_between: Between = _INT64
+    may_have: Callable[[str], Condition] = lambda _key: true()
 
 
-def of_runs(term: Term, *, events_where: Condition | None = None, parts_between: Between = _INT64) -> Condition:
+ANYWHERE = Where()
+
+
+def of_events(term: Term, where: Where = ANYWHERE) -> Condition:
+    """The condition over EVENTS that is true for the events that are meant, and false or NULL for all others."""
+    return _condition(term, lambda leaf: _of_event(leaf, where))
+
+
+def of_runs(term: Term, *, events_where: Condition | None = None, where: Where = ANYWHERE) -> Condition:
     """The condition over RUNS that is true for the runs that have an event that is meant. A term that asks of nothing
     but the run is asked of the run, whatever events it has. `events_where` narrows the events that are looked at."""
     if all(field is not None and field.owner is Owner.RUN for field in meant.fields_of(term)):
-        return _condition(term, _test)
-    matching = select(EVENTS.c.run_id).where(of_events(term, parts_between=parts_between))
+        return _condition(term, lambda leaf: _test(leaf, where))
+    matching = select(EVENTS.c.run_id).where(of_events(term, where))
     condition: Condition = RUNS.c.id.in_(matching if events_where is None else matching.where(events_where))
     return condition
 
@@ -83,10 +96,10 @@ def _condition(term: Term, of_leaf: Callable[[Any], Condition]) -> Condition:
     return of_leaf(term)
 
 
-def _of_event(leaf: Any, parts_between: Between) -> Condition:
+def _of_event(leaf: Any, where: Where) -> Condition:
     if isinstance(leaf, meant.Text):
-        return _says(leaf.text, parts_between)
-    return _owned(leaf.field.owner, _test(leaf), parts_between)
+        return _says(leaf.text, where.parts_between)
+    return _owned(leaf.field.owner, _test(leaf, where), where.parts_between)
 
 
 def _owned(owner: Owner, test: Condition, parts_between: Between) -> Condition:
@@ -133,10 +146,10 @@ def _contains(column: ColumnElement[Any], text: str) -> Condition:
     return func.contains(func.lower(column), func.lower(literal(text, Text)))
 
 
-def _test(leaf: Any) -> Condition:
+def _test(leaf: Any, where: Where) -> Condition:
     field: Field = leaf.field
     if field.kind is Kind.ANY:
-        return _test_of_attribute(field, leaf)
+        return _test_of_attribute(field, leaf, where)
     column = type_coerce(field.column, _TYPES[field.kind])
     match leaf:
         case meant.Exists():
@@ -164,10 +177,13 @@ def _in_order(column: ColumnElement[Any], field: Field, order: Order, value: Any
     return _between(column, _wholes(order, value, _INT64), BigInteger)
 
 
-def _test_of_attribute(field: Field, leaf: Any) -> Condition:
+def _test_of_attribute(field: Field, leaf: Any, where: Where) -> Condition:
     key = field.key or ""
     tested = _test_of_variant(func.variant_extract(field.column, literal(key, Text)), leaf)
-    if field.owner is not Owner.EVENT or not may_be_history(key):
+    if field.owner is not Owner.EVENT:
+        return tested
+    tested = and_(where.may_have(key), tested)
+    if not may_be_history(key):
         return tested
     pointer = "/" + key.replace("~", "~0").replace("/", "~1")
     value = cast(func.json_extract(func.history_text(EVENTS.c.history_id), literal(pointer, Text)), Variant)

@@ -7,15 +7,16 @@ pages shifts none of them, and every event that was there when the walk began is
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache, partial
 from typing import Any
 
 import orjson
 import pyarrow as pa
 from sqlalchemy import ColumnElement, RowMapping, Select, and_, func, literal, literal_column, select, tuple_
 
-from ..storage import Reader
+from ..storage import Reader, may_have_attribute
 from .events import ALL_EVENT_ROWS, EVENTS
-from .filter_sql import asks_of_parts, of_events, of_runs
+from .filter_sql import Where, asks_of_parts, of_events, of_runs
 from .many_runs import told_with_runs
 from .runs import RUNS, run_json
 from .search_parameters import SearchCursor, SearchWanted
@@ -34,12 +35,13 @@ _FOUND_EVENTS = ALL_EVENT_ROWS.add_columns(EVENTS.c.run_id)
 def search_events(reader: Reader, wanted: SearchWanted, effort: Effort = EFFORT) -> bytes:
     """`{"events": [...], "searched_to_unix_nano": ..., "next_cursor": ...}`. Raises AnswerTooLarge where attributes are
     more than an answer may hold."""
-    asks_parts = asks_of_parts(wanted.filter)
+    asks_parts, may_have = asks_of_parts(wanted.filter), cache(partial(may_have_attribute, reader))
 
     def read(window: Between, rows_max: int) -> pa.Table:
         overlapping = and_(RUNS.c.started_at_unix_nano <= window[1], RUNS.c.last_started_at_unix_nano >= window[0])
         parts_between = _bounds_of_runs(reader, overlapping) if asks_parts else window
-        meant = and_(_in_place(_EVENT_ORDER, wanted, window), of_events(wanted.filter, parts_between=parts_between))
+        of_filter = of_events(wanted.filter, Where(parts_between, may_have))
+        meant = and_(_in_place(_EVENT_ORDER, wanted, window), of_filter)
         return reader.arrow(_newest(_FOUND_EVENTS, _EVENT_ORDER, meant, rows_max))
 
     tables, searched_to = _EVENTS.search(reader, wanted, read, effort)
@@ -52,11 +54,12 @@ def search_events(reader: Reader, wanted: SearchWanted, effort: Effort = EFFORT)
 
 def search_runs(reader: Reader, wanted: SearchWanted, effort: Effort = EFFORT) -> dict[str, Any]:
     """`{"runs": [...], "searched_to_unix_nano": ..., "next_cursor": ...}`."""
+    may_have = cache(partial(may_have_attribute, reader))
 
     def read(window: Between, rows_max: int) -> Sequence[RowMapping]:
         bounds = _bounds_of_runs(reader, RUNS.c.started_at_unix_nano.between(*window))
         events_where = EVENTS.c.started_at_unix_nano.between(*bounds)
-        of_filter = of_runs(wanted.filter, events_where=events_where, parts_between=bounds)
+        of_filter = of_runs(wanted.filter, events_where=events_where, where=Where(bounds, may_have))
         meant = and_(_in_place(_RUN_ORDER, wanted, window), of_filter)
         return reader.rows(_newest(select(RUNS), _RUN_ORDER, meant, rows_max))
 

@@ -10,12 +10,13 @@ Applications that open the file themselves use `database` (sessions that check `
 runs true by `recounting`), the `repositories` and `persistence`.
 
 Between writes `upkeep` makes questions quicker: by `counting` whose usage counts (the rule is in `usage`), and by
-`compacting` what has arrived.
+`compacting` what has arrived; `attribute_keys` tells where that found which.
 
 What holds: an acknowledged batch is durable and whole; a span is stored once, however often it is sent; whatever OTLP
 can say is in the columns or in `otlp_residue`; every event's run exists, and the run's time bounds cover its events.
 """
 
+from .attribute_keys import may_have_attribute
 from .batch import AttributeColumns, EventParts, Origins, SpanBatch, ValueType, WriteOutcome
 from .counting import USAGE_IS_CURRENT
 from .database import DatabaseSession, close_database, get_db_session, init_database
@@ -160,6 +161,7 @@ __all__ = [
     "get_db_session",
     "init_database",
     "may_be_history",
+    "may_have_attribute",
     "parse_event_id",
     "parse_run_id",
     "prepare",

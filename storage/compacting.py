@@ -3,7 +3,7 @@
 Attributes are quick to search where row groups hold each as a typed column: a search reads the column that it asks for
 and nothing else, ten to twenty times faster. Taking them apart costs a third of what storing an event does, so it is
 not done on arrival. Compacting rewrites events, oldest first, into row groups of such columns. Nothing of an event
-changes but `compacted_at_unix_nano`.
+changes but `compacted_at_unix_nano`. The keys of a portion are noted: `attribute_keys` tells where to look for one.
 
 A portion is a transaction, small enough that a write waits for it no longer than for another write: readers see the
 events at their old place or at the new one, and a process killed meanwhile has moved the portion or has not. The old
@@ -60,9 +60,11 @@ class Compaction:
         bounds = self._connection.execute(_OLDEST).fetchone()
         if bounds is None:
             return 0
-        [[keys]] = self._connection.execute(_KEYS, bounds).fetchall()
-        rewrite = _REWRITE if keys <= KEYS_MAX else _LEAVE
-        [[rows]] = self._connection.execute(rewrite, [time.time_ns(), *bounds]).fetchall()
+        [[keys, count]] = self._connection.execute(_KEYS, bounds).fetchall()
+        rewrite = _REWRITE if count <= KEYS_MAX else _LEAVE
+        now = time.time_ns()
+        self._connection.execute(_NOTE, [now, keys if count <= KEYS_MAX else None])
+        [[rows]] = self._connection.execute(rewrite, [now, *bounds]).fetchall()
         return int(rows)
 
     @contextmanager
@@ -103,14 +105,17 @@ _REWRITE = """
 """
 _LEAVE = _REWRITE.replace(", attributes = attributes", "")
 
-# Keys of nested values are told apart by where they are, but not by their place in a list.
+_NOTE = "INSERT INTO compacted_portions VALUES (?, ?)"
+
+# The keys of attributes, and how many keys there are in all. Those of nested values are told apart by where they are,
+# but not by their place in a list.
 _KEYS = r"""
     WITH portion AS MATERIALIZED (
         SELECT attributes::JSON AS attributes FROM execution_events
         WHERE rowid BETWEEN ? AND ? AND compacted_at_unix_nano IS NULL
-    )
-    SELECT count(DISTINCT key) FROM (
-        SELECT unnest(json_keys(attributes)) AS key FROM portion
+    ), keys AS MATERIALIZED (SELECT DISTINCT unnest(json_keys(attributes)) AS key FROM portion)
+    SELECT (SELECT coalesce(list(key), []) FROM keys), count(DISTINCT key) FROM (
+        SELECT key FROM keys
         UNION ALL
         SELECT regexp_replace(fullkey, '\[\d+\]', '[]', 'g') FROM portion, json_tree(attributes)
         WHERE attributes::VARCHAR LIKE '%:{%' OR attributes::VARCHAR LIKE '%[{%' OR attributes::VARCHAR LIKE '%[[%'

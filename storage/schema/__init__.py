@@ -10,6 +10,7 @@ follows them.
 """
 
 from .base import Base, Variant
+from .compacted import CompactedPortion
 from .descriptions import VIEWS, column_sentence, table_sentence
 from .exports import ExportCursor
 from .history import Histories, HistoryPart, with_histories
@@ -41,6 +42,7 @@ __all__ = [
     "Base",
     "Branch",
     "Checkpoint",
+    "CompactedPortion",
     "CostRecord",
     "DAGEdge",
     "DAGNode",

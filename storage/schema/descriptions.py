@@ -292,6 +292,13 @@ TABLES = {
         "Instrumentation libraries, each once.",
         {"id": "A hash of the content.", "name": "The library.", "version": "Its version."},
     ),
+    "compacted_portions": Described(
+        "Events that were made quick to search together.",
+        {
+            "compacted_at_unix_nano": "When, in nanoseconds since 1970: their `compacted_at_unix_nano`.",
+            "attribute_keys": "The keys that their attributes have, NULL where that is not known.",
+        },
+    ),
     "export_cursors": Described(
         "How far what is sent on to other backends has come.",
         {

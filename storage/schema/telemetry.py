@@ -120,7 +120,8 @@ class ExecutionEvent(OfRun, Base):
     history_id: Mapped[str | None] = mapped_column(HexUuid, ForeignKey("history_parts.id"))
     otlp_residue: Mapped[bytes | None]
     stored_at_unix_nano: Mapped[int | None] = mapped_column(default=time.time_ns, onupdate=time.time_ns)
-    compacted_at_unix_nano: Mapped[int | None]
+    # Whoever changes an event may change its attributes.
+    compacted_at_unix_nano: Mapped[int | None] = mapped_column(onupdate=lambda: None)
     usage_counts: Mapped[bool | None]
     usage_agent_name: Mapped[str | None]
 

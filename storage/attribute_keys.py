@@ -1,0 +1,40 @@
+"""Where an attribute may be found, as far as compaction knows.
+
+An attribute for which a row group has no typed column is looked for in all attributes of each of its events, put
+together again: a hundred times as slow as reading a column, only to find nothing. So searches leave the portions out
+whose events do not have the key.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from sqlalchemy import ColumnElement, Text, bindparam, func, or_, select, true
+
+from .reading import Reader
+from .schema import CompactedPortion, ExecutionEvent
+
+# Where less is left out, looking each event's portion up costs more than it spares.
+LEFT_OUT_SHARE_MIN = 0.1
+RANGES_MAX = 16
+
+_AT = CompactedPortion.compacted_at_unix_nano
+_KEYS = CompactedPortion.attribute_keys
+_PORTIONS = select(
+    _AT, func.coalesce(func.list_contains(_KEYS, bindparam("key", type_=Text)), true()).label("may_have")
+).order_by(_AT)
+
+
+def may_have_attribute(reader: Reader, key: str) -> ColumnElement[bool]:
+    """A condition over execution_events, true for every event with an attribute of this key, and for as few others as
+    can be told cheaply: those that are not compacted, and those compacted together with one that has it."""
+    portions = reader.arrow(_PORTIONS, {"key": key})
+    stamps, may_have = portions[0].to_numpy(), portions[1].to_numpy()
+    if not len(stamps) or may_have.mean() > 1 - LEFT_OUT_SHARE_MIN:
+        return true()
+    edges = np.diff(may_have.astype(np.int8), prepend=0, append=0)
+    first, last = stamps[np.flatnonzero(edges == 1)], stamps[np.flatnonzero(edges == -1) - 1]
+    if len(first) > RANGES_MAX:
+        first, last = first[:1], last[-1:]
+    at = ExecutionEvent.compacted_at_unix_nano
+    ranges = (at.between(*bounds) for bounds in zip(first.tolist(), last.tolist(), strict=True))
+    return or_(at.is_(None), *ranges)
