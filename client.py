@@ -54,7 +54,7 @@ class Client:
     def lines(self, path: str, headers: Mapping[str, str], parameters: Mapping[str, str]) -> Iterator[str]:
         """The lines of what `GET path` answers, as they come. Raises Interrupted where they stop before their end."""
         try:
-            with self._http.stream("GET", path, params=parameters, headers=headers) as answer:
+            with self._open_http.stream("GET", path, params=parameters, headers=headers) as answer:
                 if not answer.is_success:
                     answer.read()
                     self._refused(answer)
@@ -97,9 +97,15 @@ class Client:
         """Ends the connections; nothing can be asked any more."""
         self._http.close()
 
+    @property
+    def _open_http(self) -> httpx.Client:
+        if self._http.is_closed:
+            raise ClientError(f"the connection to {self.url} is closed; make another")
+        return self._http
+
     def _asked(self, method: str, path: str, **request: Any) -> httpx.Response:
         try:
-            return self._http.request(method, path, **request)
+            return self._open_http.request(method, path, **request)
         except httpx.HTTPError as error:
             raise ClientError(self._unanswered(error)) from error
 

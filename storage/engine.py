@@ -95,6 +95,8 @@ def _not_opened(path: Path, error: Exception) -> StorageError:
         return DatabaseLocked(
             f"{path} is in use by process {holder[2]} ({holder[1]}); stop it, or choose another file with --db"
         )
+    if "already attached" in text:
+        return DatabaseLocked(f"{path} is open in this process already; use what opened it, or close that first")
     if "lock" in text.lower():
         return DatabaseLocked(f"{path} is in use by another process; stop it, or choose another file with --db")
     return StorageError(f"{path} cannot be opened: {text.splitlines()[0]}")

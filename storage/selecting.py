@@ -6,6 +6,7 @@ so the memory of the process is watched while one runs, and limited for those th
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ GROWTH_BYTES_MAX = 3_000_000_000
 _WATCHED_EVERY_S = 0.02
 _HEEDED_WITHIN_S = 0.5
 _BATCH_ROWS = 1_024
+_QUOTED_LINE = re.compile(r"^LINE (\d+): (.*)\n(.*)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Selecting:
     def select(self, query: str, parameters: Parameters, limits: SqlLimits, written: Written) -> SqlAnswer:
         """The rows of `query`, cut at the limits. `written` gives for a column's type the SQL that writes its value
         (`{}`) in the wanted form. Raises QueryRefused, QueryFailed, QueryTimeout and QueryTooLarge."""
-        with self._counted(), self._connection() as connection, _watched(connection, limits.seconds_max, self._over):
+        with self._counted(), self._connection() as connection, _watched(connection, query, limits, self._over):
             self._sandbox.check(connection, query)
             connection.execute("BEGIN TRANSACTION READ ONLY")
             found = connection.sql(query, params=parameters or None)
@@ -139,12 +141,14 @@ def _fitting(batch: pa.RecordBatch, bytes_max: int) -> pa.RecordBatch:
 
 
 @contextmanager
-def _watched(connection: duckdb.DuckDBPyConnection, seconds_max: float, over: threading.Event) -> Iterator[None]:
+def _watched(
+    connection: duckdb.DuckDBPyConnection, query: str, limits: SqlLimits, over: threading.Event
+) -> Iterator[None]:
     """Stops what runs on `connection` when its time is over, `over` is set or the process grows too much, and says in
     our words what went wrong."""
     stopped: list[StorageError] = []
     ended = threading.Event()
-    watched = (connection, seconds_max, over, stopped, ended)
+    watched = (connection, limits.seconds_max, over, stopped, ended)
     watching = threading.Thread(target=_watch, args=watched, name="clew-sql-limits")
     try:
         watching.start()
@@ -158,7 +162,7 @@ def _watched(connection: duckdb.DuckDBPyConnection, seconds_max: float, over: th
     except (duckdb.OutOfMemoryException, MemoryError) as error:
         raise _too_large() from error
     except (duckdb.Error, UnicodeError, OverflowError) as error:
-        raise QueryFailed(str(error)) from error
+        raise QueryFailed(_in_lines_of(query, str(error))) from error
     finally:
         ended.set()
         watching.join()
@@ -185,6 +189,19 @@ def _watch(
         if isinstance(stopped[0] if stopped else None, QueryTooLarge) or time.monotonic() >= until + _HEEDED_WITHIN_S:
             # The engine heeds an interrupt between vectors only, and one vector can grow past everything.
             stop_growth()
+
+
+def _in_lines_of(query: str, message: str) -> str:
+    """The message with the number that the line it quotes has in the query: what fails late is part of a longer one."""
+    quoted = _QUOTED_LINE.search(message)
+    if quoted is None:
+        return message
+    said, text, marked = quoted.groups()
+    numbers = [number for number, line in enumerate(query.splitlines(), 1) if text.strip(".") in line]
+    number = said if not numbers or int(said) in numbers else str(numbers[0])
+    moved = len(number) - len(said)
+    marked = " " * moved + marked[max(0, -moved) :]
+    return f"{message[: quoted.start()]}LINE {number}: {text}\n{marked}{message[quoted.end() :]}"
 
 
 def _too_large() -> StorageError:

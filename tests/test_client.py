@@ -155,6 +155,21 @@ def test_a_file_that_a_server_holds_is_refused(server: Any) -> None:
         clew.open(server.db)
 
 
+def test_a_file_that_is_open_here_is_refused(file: Path) -> None:
+    """It is not somebody else who has to be looked for."""
+    with clew.open(file), pytest.raises(clew.ClientError, match="open in this process already"):
+        clew.open(file)
+
+
+def test_a_closed_connection_says_so(file: Path) -> None:
+    """Whatever it is asked."""
+    with clew.open(file) as opened:
+        pass
+    for ask in (opened.run, lambda: list(opened.runs()), lambda: opened.sql("SELECT 1")):
+        with pytest.raises(clew.ClientError, match="is closed"):
+            ask()
+
+
 def test_a_closed_file_is_anybodys(file: Path) -> None:
     """It can be opened again, and by others."""
     for _ in range(2):

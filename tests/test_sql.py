@@ -154,6 +154,22 @@ def test_the_engine_s_words_reach_the_reader(api_client: httpx.Client) -> None:
     assert "trace_id" in error["message"]
 
 
+WRONG_LATE = """-- what fails while it is answered
+SELECT 1,
+  {}CAST(name AS INTEGER)
+FROM (VALUES ('a')) t(name)"""
+
+
+@pytest.mark.parametrize("lines_before", [0, 8])
+def test_a_mistake_is_in_the_line_where_it_was_written(api_client: httpx.Client, lines_before: int) -> None:
+    """Also where it is found late, in a statement that is longer by then; what is marked stays marked."""
+    asked = {"query": WRONG_LATE.format("0,\n  " * lines_before)}
+    message = api_client.post("/api/sql", json=asked).json()["error"]["message"]
+    _, line, marked = message.rstrip("\n").rsplit("\n", 2)
+    assert line == f"LINE {3 + lines_before}:   CAST(name AS INTEGER)"
+    assert line[marked.index("^") : marked.rindex("^") + 1] == "CAST(name AS INTEGER)"
+
+
 def test_ways_to_write_a_select(api_client: httpx.Client, rows: Any) -> None:
     """FROM first, VALUES, WITH, recursion, PIVOT, windows, lambdas, QUALIFY, unnest, attributes of VARIANT."""
     rows.run(RUN)
