@@ -95,7 +95,7 @@ class Store:
 
     @property
     def is_read(self) -> bool:
-        """Whether somebody reads at this moment, in whatever way."""
+        """Whether somebody reads at this moment; SQL from outside, whose connections are its own, is not known of."""
         return self._connections_in_use() > self._held
 
     @property

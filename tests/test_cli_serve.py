@@ -39,7 +39,7 @@ def wait_with_a_signal_at(line):
         return trace
 
     def at_last():
-        if not came.wait(0.3):
+        if not came.wait(3):
             is_late.set()
             os.kill(os.getpid(), signal.SIGTERM)
 
