@@ -196,6 +196,18 @@ def test_a_store_that_is_written_to_a_little_is_compacted(filled: Store, monkeyp
     assert answer(filled, COMPACTED) == PORTION_ROWS
 
 
+def test_readers_find_half_of_the_time(filled: Store) -> None:
+    """All of the time is taken while nobody wants anything of the store."""
+    with closing(Upkeep(filled, idle_s=DEADLINE_S)) as kept_up:
+        kept_up._idle_s = 0
+        while filled.count_usage():
+            pass
+        assert kept_up._step() == 0
+        with filled.read():
+            assert 0 < kept_up._step() < DEADLINE_S
+    assert answer(filled, COMPACTED) == 2 * PORTION_ROWS
+
+
 KILLED = """
 import sys
 from clew.storage import Store
