@@ -31,7 +31,7 @@ def serve(**options: Any) -> None:
 
     with mistakes_told(CannotServe, StorageError), serving(settings, on_end=stop.ask) as addresses:
         _announce(addresses)
-        if settings.demo and not stop.is_asked():
+        if settings.demo and not stop.is_asked:
             _show_demo(addresses)
         if sys.stdin.isatty():
             say("press Ctrl-C to stop")
@@ -50,7 +50,7 @@ class Stop:
     """
 
     def __init__(self) -> None:
-        self._is_asked = False
+        self.is_asked = False
         self._woken, self._wakes = socket.socketpair()
         self._wakes.setblocking(False)
         signal.set_wakeup_fd(self._wakes.fileno(), warn_on_full_buffer=False)
@@ -59,22 +59,18 @@ class Stop:
 
     def ask(self) -> None:
         """Ends the wait. Any thread may."""
-        self._is_asked = True
+        self.is_asked = True
         with suppress(BlockingIOError):  # so much to read wakes as well
             self._wakes.send(b"\0")
 
-    def is_asked(self) -> bool:
-        """Whether a wait would be over at once."""
-        return self._is_asked
-
     def wait(self) -> None:
         """Until asked. A second Ctrl-C ends the process at once: what is committed is safe."""
-        while not self._is_asked:
+        while not self.is_asked:
             self._woken.recv(1)
 
     def _on_signal(self, *_: object) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        self._is_asked = True
+        self.is_asked = True
 
 
 def _announce(addresses: "Addresses") -> None:

@@ -17,6 +17,7 @@ from sqlalchemy import (
     ARRAY,
     JSON,
     BigInteger,
+    BindParameter,
     ColumnElement,
     CompoundSelect,
     RowMapping,
@@ -105,14 +106,14 @@ def with_origins(reader: Reader, rows: pa.Table) -> pa.Table:
     return named.append_column("scope_name", _scopes.of(reader, rows["scope_id"]))
 
 
-def one_of(column: ColumnElement[int], numbers: list[int] | str) -> ColumnElement[bool]:
-    """Is the column one of these numbers, however many? One bound value; a text is the name that it is bound by."""
-    array_type = ARRAY(BigInteger)
-    if isinstance(numbers, str):
-        array = bindparam(numbers, type_=array_type)
-    else:
-        array = bindparam(None, numbers, type_=array_type, unique=True)
-    found: ColumnElement[bool] = column.in_(select(func.unnest(array)))
+def one_of(column: ColumnElement[int], numbers: list[int]) -> ColumnElement[bool]:
+    """Is the column one of these numbers, however many? One bound value."""
+    return one_of_bound(column, bindparam(None, numbers, type_=ARRAY(BigInteger), unique=True))
+
+
+def one_of_bound(column: ColumnElement[int], numbers: BindParameter[Any]) -> ColumnElement[bool]:
+    """Is the column one of the numbers that an array has which is bound later?"""
+    found: ColumnElement[bool] = column.in_(select(func.unnest(numbers)))
     return found
 
 

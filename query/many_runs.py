@@ -9,11 +9,11 @@ from uuid import UUID
 
 import orjson
 import pyarrow as pa
-from sqlalchemy import BigInteger, ColumnElement, RowMapping, and_, bindparam, select
+from sqlalchemy import ARRAY, BigInteger, ColumnElement, RowMapping, and_, bindparam, select
 
 from ..storage import Reader, parse_event_id, run_id_text
 from .event_json import event_texts, place_in_tree
-from .events import one_of, owners_of_parts, with_origins
+from .events import one_of_bound, owners_of_parts, with_origins
 from .histories import whole_attributes
 from .runs import RUNS
 
@@ -53,8 +53,10 @@ def _parts_of_events(
 
 def _of_some_events(table: Any) -> ColumnElement[bool]:
     bounds = (bindparam(name, type_=BigInteger) for name in ("first", "last"))
-    return and_(table.c.event_started_at_unix_nano.between(*bounds), one_of(table.c.event_id, "event_ids"))
+    return and_(table.c.event_started_at_unix_nano.between(*bounds), one_of_bound(table.c.event_id, _EVENT_IDS))
 
+
+_EVENT_IDS = bindparam("event_ids", type_=ARRAY(BigInteger))
 
 _RUNS_OF = select(RUNS).where(RUNS.c.id.in_(bindparam("run_ids", expanding=True, type_=RUNS.c.id.type)))
 

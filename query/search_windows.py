@@ -62,22 +62,18 @@ class Timeline:
         over = time.monotonic() + effort.seconds_max
         first, last = _bounds(reader, wanted)
         left = self._events(reader, first, last)
-        while left:
+        while left and missing > 0:
+            if found and time.monotonic() >= over:
+                return found, last + 1
             start, held = self._last_events(reader, first, last, left, events_wanted)
             began = time.monotonic()
             rows = read((start, last), missing)
-            found.append(rows)
-            missing -= len(rows)
-            left -= held
             now = time.monotonic()
-            if missing <= 0 or not left:
-                break
-            if now >= over:
-                return found, start
+            found.append(rows)
+            left, missing, last = left - held, missing - len(rows), start - 1
             enough = 2 * held * missing // len(rows) if rows else left
             in_time = events_wanted * _growth(now - began, over - now)
             events_wanted = max(effort.window_events, min(enough, in_time))
-            last = start - 1
         return found, None
 
     def _last_events(self, reader: Reader, first: int, last: int, there: int, wanted: int) -> tuple[int, int]:
