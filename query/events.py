@@ -28,6 +28,7 @@ from sqlalchemy import (
     cast,
     func,
     literal,
+    literal_column,
     or_,
     select,
     union_all,
@@ -44,6 +45,7 @@ from .tree import Tree, grow
 TREE_EVENTS_MAX = 2_000_000
 
 EVENTS: Any = ExecutionEvent.__table__
+_EVENT_ROW: ColumnElement[int] = literal_column("execution_events.rowid")
 LOGS: Any = EventLog.__table__
 LINKS: Any = EventLink.__table__
 RESOURCES: Any = Resource.__table__
@@ -104,6 +106,14 @@ def with_origins(reader: Reader, rows: pa.Table) -> pa.Table:
     """Rows of events, of whatever runs, and the names of their services and scopes."""
     named = rows.append_column("service_name", _services.of(reader, rows["resource_id"]))
     return named.append_column("scope_name", _scopes.of(reader, rows["scope_id"]))
+
+
+def among_events(*tests: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Is the event among those that meet the tests? They are looked for apart: where an alternative is asked of an
+    event as well, in an OR, the engine examines every event in all that is asked, and leaves none out."""
+    events = select(_EVENT_ROW).select_from(EVENTS).where(*tests).correlate(None)
+    found: ColumnElement[bool] = _EVENT_ROW.in_(events)
+    return found
 
 
 def one_of(column: ColumnElement[int], numbers: list[int]) -> ColumnElement[bool]:

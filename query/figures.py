@@ -78,16 +78,17 @@ def figures(reader: Reader, wanted: FiguresWanted) -> Row:
 
 
 def _condition(reader: Reader, wanted: FiguresWanted) -> ColumnElement[bool]:
-    started_at = EVENTS.c.started_at_unix_nano
-    conditions: list[ColumnElement[bool]] = [true()]
+    in_time = and_(true(), *_in_time(wanted))
+    if wanted.filter is None:
+        return in_time
+    return and_(in_time, of_events(wanted.filter, Where(in_time, may_have=partial(may_have_attribute, reader))))
+
+
+def _in_time(wanted: FiguresWanted) -> Iterator[ColumnElement[bool]]:
     if wanted.since is not None:
-        conditions.append(started_at >= wanted.since)
+        yield EVENTS.c.started_at_unix_nano >= wanted.since
     if wanted.until is not None:
-        conditions.append(started_at < wanted.until)
-    if wanted.filter is not None:
-        where = Where(may_have=partial(may_have_attribute, reader))
-        conditions.append(of_events(wanted.filter, where))
-    return and_(*conditions)
+        yield EVENTS.c.started_at_unix_nano < wanted.until
 
 
 def _keys(wanted: FiguresWanted) -> list[ColumnElement[Any]]:

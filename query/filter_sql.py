@@ -37,7 +37,7 @@ from sqlalchemy import (
 
 from ..storage import Variant, may_be_history
 from . import filter as meant
-from .events import EVENTS, LINKS, LOGS, RESOURCES, SCOPES, json_text
+from .events import EVENTS, LINKS, LOGS, RESOURCES, SCOPES, among_events, json_text
 from .filter import Order, Term
 from .filter_fields import Field, Kind, Owner, Value
 from .messages import MESSAGES
@@ -48,18 +48,20 @@ Between = tuple[int, int]
 
 _INT64 = (-(1 << 63), (1 << 63) - 1)
 _VARIANT_WHOLE = (-(1 << 63), (1 << 64) - 1)
+_ALL: Condition = true()
 
 
 @dataclass(frozen=True)
 class Where:
     """What a caller knows of where things are, so that they are looked for nowhere else.
 
-    `parts_between`: the time bounds (nanoseconds) of all runs whose events are looked at; logs and links of these
-    events are looked for between them only. `may_have`: a condition that is true for every event that has an attribute
-    of a key."""
+    `events_where`: a condition that is true for every event that is looked at. `parts_between`: the time bounds
+    (nanoseconds) of all their runs; logs and links of these events are looked for between them only. `may_have`: a
+    condition that is true for every event that has an attribute of a key; None where nothing is known of it."""
 
+    events_where: Condition = _ALL
     parts_between: Between = _INT64
-    may_have: Callable[[str], Condition] = lambda _key: true()
+    may_have: Callable[[str], Condition | None] = lambda _key: None
 
 
 ANYWHERE = Where()
@@ -67,17 +69,16 @@ ANYWHERE = Where()
 
 def of_events(term: Term, where: Where = ANYWHERE) -> Condition:
     """The condition over EVENTS that is true for the events that are meant, and false or NULL for all others."""
-    return _condition(term, lambda leaf: _of_event(leaf, where))
+    return _condition(term, lambda leaf, is_needed: _of_event(leaf, where, is_needed))
 
 
-def of_runs(term: Term, *, events_where: Condition | None = None, where: Where = ANYWHERE) -> Condition:
+def of_runs(term: Term, where: Where = ANYWHERE) -> Condition:
     """The condition over RUNS that is true for the runs that have an event that is meant. A term that asks of nothing
-    but the run is asked of the run, whatever events it has. `events_where` narrows the events that are looked at."""
+    but the run is asked of the run, whatever events it has."""
     if all(field is not None and field.owner is Owner.RUN for field in meant.fields_of(term)):
-        return _condition(term, lambda leaf: _test(leaf, where))
-    matching = select(EVENTS.c.run_id).where(of_events(term, where))
-    condition: Condition = RUNS.c.id.in_(matching if events_where is None else matching.where(events_where))
-    return condition
+        return _condition(term, lambda leaf, _: _test(leaf))
+    matching: Condition = RUNS.c.id.in_(select(EVENTS.c.run_id).where(where.events_where, of_events(term, where)))
+    return matching
 
 
 def asks_of_parts(term: Term) -> bool:
@@ -85,21 +86,25 @@ def asks_of_parts(term: Term) -> bool:
     return any(field is None or field.owner in (Owner.LOG, Owner.LINK) for field in meant.fields_of(term))
 
 
-def _condition(term: Term, of_leaf: Callable[[Any], Condition]) -> Condition:
+def _condition(term: Term, of_leaf: Callable[[Any, bool], Condition], is_needed: bool = True) -> Condition:
+    """`of_leaf` is told whether its condition is needed: whether what does not meet it cannot meet the whole."""
     match term:
         case meant.Every(terms):
-            return and_(true(), *(_condition(inner, of_leaf) for inner in terms))
+            return and_(true(), *(_condition(inner, of_leaf, is_needed) for inner in terms))
         case meant.Either(terms):
-            return or_(false(), *(_condition(inner, of_leaf) for inner in terms))
+            return or_(false(), *(_condition(inner, of_leaf, False) for inner in terms))
         case meant.Not(inner):
-            return not_(func.coalesce(_condition(inner, of_leaf), false()))
-    return of_leaf(term)
+            return not_(func.coalesce(_condition(inner, of_leaf, False), false()))
+    return of_leaf(term, is_needed)
 
 
-def _of_event(leaf: Any, where: Where) -> Condition:
+def _of_event(leaf: Any, where: Where, is_needed: bool) -> Condition:
     if isinstance(leaf, meant.Text):
         return _says(leaf.text, where.parts_between)
-    return _owned(leaf.field.owner, _test(leaf, where), where.parts_between)
+    field: Field = leaf.field
+    if field.owner is Owner.EVENT and field.kind is Kind.ANY:
+        return _of_event_attribute(field.key or "", leaf, where, is_needed)
+    return _owned(field.owner, _test(leaf), where.parts_between)
 
 
 def _owned(owner: Owner, test: Condition, parts_between: Between) -> Condition:
@@ -146,10 +151,10 @@ def _contains(column: ColumnElement[Any], text: str) -> Condition:
     return func.contains(func.lower(column), func.lower(literal(text, Text)))
 
 
-def _test(leaf: Any, where: Where) -> Condition:
+def _test(leaf: Any) -> Condition:
     field: Field = leaf.field
     if field.kind is Kind.ANY:
-        return _test_of_attribute(field, leaf, where)
+        return _test_of_variant(func.variant_extract(field.column, literal(field.key, Text)), leaf)
     column = type_coerce(field.column, _TYPES[field.kind])
     match leaf:
         case meant.Exists():
@@ -177,17 +182,22 @@ def _in_order(column: ColumnElement[Any], field: Field, order: Order, value: Any
     return _between(column, _wholes(order, value, _INT64), BigInteger)
 
 
-def _test_of_attribute(field: Field, leaf: Any, where: Where) -> Condition:
-    key = field.key or ""
-    tested = _test_of_variant(func.variant_extract(field.column, literal(key, Text)), leaf)
-    if field.owner is not Owner.EVENT:
-        return tested
-    tested = and_(where.may_have(key), tested)
+def _of_event_attribute(key: str, leaf: Any, where: Where, is_needed: bool) -> Condition:
     if not may_be_history(key):
-        return tested
+        return _where_it_may_be(key, _test(leaf), where, is_needed)
     pointer = "/" + key.replace("~", "~0").replace("/", "~1")
     value = cast(func.json_extract(func.history_text(EVENTS.c.history_id), literal(pointer, Text)), Variant)
-    return or_(tested, and_(EVENTS.c.history_id.is_not(None), _test_of_variant(value, leaf)))
+    in_history = and_(EVENTS.c.history_id.is_not(None), _test_of_variant(value, leaf))
+    return or_(_where_it_may_be(key, _test(leaf), where, is_needed=False), in_history)
+
+
+def _where_it_may_be(key: str, tested: Condition, where: Where, is_needed: bool) -> Condition:
+    may_have = where.may_have(key)
+    if may_have is None:
+        return tested
+    if is_needed:
+        return and_(may_have, tested)
+    return among_events(where.events_where, may_have, tested)
 
 
 def _test_of_variant(value: ColumnElement[Any], leaf: Any) -> Condition:

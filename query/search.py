@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
-from sqlalchemy import ColumnElement, RowMapping, Select, and_, func, literal, literal_column, select, tuple_
+from sqlalchemy import ColumnElement, RowMapping, Select, and_, func, literal, literal_column, select, true, tuple_
 
 from ..storage import Reader, may_have_attribute
 from .events import ALL_EVENT_ROWS, EVENTS
@@ -40,8 +40,9 @@ def search_events(reader: Reader, wanted: SearchWanted, effort: Effort = EFFORT)
     def read(window: Between, rows_max: int) -> pa.Table:
         overlapping = and_(RUNS.c.started_at_unix_nano <= window[1], RUNS.c.last_started_at_unix_nano >= window[0])
         parts_between = _bounds_of_runs(reader, overlapping) if asks_parts else window
-        of_filter = of_events(wanted.filter, Where(parts_between, may_have))
-        meant = and_(_in_place(_EVENT_ORDER, wanted, window), of_filter)
+        in_window = EVENTS.c.started_at_unix_nano.between(*window)
+        of_filter = of_events(wanted.filter, Where(in_window, parts_between, may_have))
+        meant = and_(in_window, _behind(wanted, _EVENT_ORDER), of_filter)
         return reader.arrow(_newest(_FOUND_EVENTS, _EVENT_ORDER, meant, rows_max))
 
     tables, searched_to = _EVENTS.search(reader, wanted, read, effort)
@@ -57,10 +58,10 @@ def search_runs(reader: Reader, wanted: SearchWanted, effort: Effort = EFFORT) -
     may_have = cache(partial(may_have_attribute, reader))
 
     def read(window: Between, rows_max: int) -> Sequence[RowMapping]:
-        bounds = _bounds_of_runs(reader, RUNS.c.started_at_unix_nano.between(*window))
-        events_where = EVENTS.c.started_at_unix_nano.between(*bounds)
-        of_filter = of_runs(wanted.filter, events_where=events_where, where=Where(bounds, may_have))
-        meant = and_(_in_place(_RUN_ORDER, wanted, window), of_filter)
+        in_window = RUNS.c.started_at_unix_nano.between(*window)
+        bounds = _bounds_of_runs(reader, in_window)
+        of_filter = of_runs(wanted.filter, Where(EVENTS.c.started_at_unix_nano.between(*bounds), bounds, may_have))
+        meant = and_(in_window, _behind(wanted, _RUN_ORDER), of_filter)
         return reader.rows(_newest(select(RUNS), _RUN_ORDER, meant, rows_max))
 
     chunks, searched_to = _RUNS.search(reader, wanted, read, effort)
@@ -70,14 +71,13 @@ def search_runs(reader: Reader, wanted: SearchWanted, effort: Effort = EFFORT) -
     return {"runs": [run_json(run) for run in page], **_going_on(last, searched_to)}
 
 
-def _in_place(order: Sequence[Any], wanted: SearchWanted, window: Between) -> ColumnElement[bool]:
-    """In the window, and behind the cursor."""
-    in_window = order[0].between(*window)
+def _behind(wanted: SearchWanted, order: Sequence[Any]) -> ColumnElement[bool]:
+    """Is the row behind the cursor?"""
     if wanted.cursor is None:
-        return in_window
+        return true()
     place = (wanted.cursor.started_at_unix_nano, wanted.cursor.run_id, wanted.cursor.event_id)
     last = [literal(value, column.type) for value, column in zip(place, order, strict=False)]
-    return and_(in_window, tuple_(*order) < tuple_(*last))
+    return tuple_(*order) < tuple_(*last)
 
 
 def _newest(rows: Select[Any], order: Sequence[Any], meant: ColumnElement[bool], rows_max: int) -> Select[Any]:

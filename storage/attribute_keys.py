@@ -24,13 +24,14 @@ _PORTIONS = select(
 ).order_by(_AT)
 
 
-def may_have_attribute(reader: Reader, key: str) -> ColumnElement[bool]:
+def may_have_attribute(reader: Reader, key: str) -> ColumnElement[bool] | None:
     """A condition over execution_events, true for every event with an attribute of this key, and for as few others as
-    can be told cheaply: those that are not compacted, and those compacted together with one that has it."""
+    can be told cheaply: those that are not compacted, and those compacted together with one that has it. None where
+    too little would be left out."""
     portions = reader.arrow(_PORTIONS, {"key": key})
     stamps, may_have = portions[0].to_numpy(), portions[1].to_numpy()
     if not len(stamps) or may_have.mean() > 1 - LEFT_OUT_SHARE_MIN:
-        return true()
+        return None
     edges = np.diff(may_have.astype(np.int8), prepend=0, append=0)
     first, last = stamps[np.flatnonzero(edges == 1)], stamps[np.flatnonzero(edges == -1) - 1]
     if len(first) > RANGES_MAX:

@@ -8,11 +8,12 @@ from contextlib import closing
 import orjson
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from sqlalchemy import select, update
+from sqlalchemy import select, true, update
 
 from clew.collector.projection import read_requests
 from clew.query.figures import figures
 from clew.query.figures_parameters import FiguresWanted
+from clew.query.jaeger.search import TraceSearch, find_traces
 from clew.query.search import search_events, search_runs
 from clew.query.search_parameters import SearchWanted
 from clew.storage import DatabaseSession, ExecutionEvent, Store, attribute_keys, may_have_attribute
@@ -56,7 +57,8 @@ def _write(store: Store, events: range, key: str) -> None:
 def _places(store: Store, key: str) -> list[int]:
     """The first and last of the events, by number, between which all are that may have the key; and how many may."""
     with store.read() as reader:
-        of_key = select(ExecutionEvent.started_at_unix_nano).where(may_have_attribute(reader, key))
+        may_have = may_have_attribute(reader, key)
+        of_key = select(ExecutionEvent.started_at_unix_nano).where(true() if may_have is None else may_have)
         numbers = [row["started_at_unix_nano"] - START for row in reader.rows(of_key)]
     return [min(numbers), max(numbers), len(numbers)]
 
@@ -85,6 +87,8 @@ FILTERS = [
     *(f'attributes["{key}"] exists' for key in ("late", "new", "never")),
     'not attributes["late"] = "value 7"',
     'attributes["late"] =~ "value 77.?" or attributes["early"] in ("value 1", "value 2")',
+    'not (attributes["never"] exists or attributes["late"] exists) and attributes["everywhere"] < 100',
+    'attributes["gen_ai.input.messages"] exists or attributes["late"] = "value 9"',
     'attributes["late"] exists and not attributes["new"] exists and attributes["everywhere"] < 30000',
 ]
 
@@ -96,6 +100,24 @@ def test_the_same_is_found(portions: Store, monkeypatch: pytest.MonkeyPatch, fil
     monkeypatch.setattr(attribute_keys, "LEFT_OUT_SHARE_MIN", 2)
     assert _places(portions, "never") == [0, LAST, LAST + 1], "all are looked at now"
     assert _all_found(portions, filter_text) == quick
+
+
+NEW_VALUE = f"value {4 * PORTION_ROWS % 5000}"
+
+
+@pytest.mark.parametrize("tag", [("late", "value 7"), ("new", NEW_VALUE), ("never", "value 7"), ("error", "true")])
+def test_jaeger_finds_the_same(portions: Store, monkeypatch: pytest.MonkeyPatch, tag: tuple[str, str]) -> None:
+    """Traces by a tag are those that looking at all events gives."""
+    quick = _traces(portions, *tag)
+    monkeypatch.setattr(attribute_keys, "LEFT_OUT_SHARE_MIN", 2)
+    assert _traces(portions, *tag) == quick
+    assert bool(quick) == (tag[0] in ("late", "new"))
+
+
+def _traces(store: Store, key: str, value: str) -> list[object]:
+    with store.read() as reader:
+        search = TraceSearch(START, START + LAST, tags={key: value}, limit=1_500)
+        return [run["id"] for run in find_traces(reader, search)]
 
 
 def _all_found(store: Store, filter_text: str) -> list[object]:

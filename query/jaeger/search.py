@@ -14,7 +14,7 @@ from ..errors import AnswerTooLarge, InvalidParameter
 from ..events import EVENTS
 from ..runs import RUNS
 from .services import resources_of
-from .tags import matches_tag
+from .tags import Searched, matches_tag
 
 TRACES_DEFAULT = 100
 # As many as Jaeger's own page lets one ask for.
@@ -51,7 +51,7 @@ class TraceSearch:
 def find_traces(reader: Reader, search: TraceSearch) -> Sequence[RowMapping]:
     """The runs of the traces found, those that started last first."""
     overlaps = and_(RUNS.c.started_at_unix_nano <= search.last, RUNS.c.last_started_at_unix_nano >= search.first)
-    found = RUNS.c.id.in_(select(EVENTS.c.run_id).where(*_conditions(search)))
+    found = RUNS.c.id.in_(select(EVENTS.c.run_id).where(*_conditions(reader, search)))
     newest_first = (RUNS.c.started_at_unix_nano.desc(), RUNS.c.id.desc())
     return reader.rows(select(RUNS).where(overlaps, found).order_by(*newest_first).limit(search.limit))
 
@@ -88,7 +88,7 @@ def check_bytes(size: int) -> None:
         raise AnswerTooLarge(f"{told}; ask for fewer traces, or over gRPC, which has no such limit", parameter="limit")
 
 
-def _conditions(search: TraceSearch) -> list[ColumnElement[bool]]:
+def _conditions(reader: Reader, search: TraceSearch) -> list[ColumnElement[bool]]:
     conditions = [EVENTS.c.started_at_unix_nano.between(search.first, search.last)]
     if search.service:
         conditions.append(EVENTS.c.resource_id.in_(resources_of(search.service)))
@@ -98,4 +98,5 @@ def _conditions(search: TraceSearch) -> list[ColumnElement[bool]]:
         conditions.append(EVENTS.c.duration_ns >= search.duration_min_ns)
     if search.duration_max_ns:
         conditions.append(EVENTS.c.duration_ns <= search.duration_max_ns)
-    return conditions + [matches_tag(key, text, search.first, search.last) for key, text in search.tags.items()]
+    searched = Searched(reader, search.first, search.last)
+    return conditions + [matches_tag(searched, key, text) for key, text in search.tags.items()]

@@ -11,12 +11,14 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 from sqlalchemy import JSON, ColumnElement, Text, and_, cast, false, func, literal, not_, or_, select, tuple_
 
-from ..events import EVENTS, LINKS, LOGS, RESOURCES, SCOPES
+from ...storage import Reader, may_have_attribute
+from ..events import EVENTS, LINKS, LOGS, RESOURCES, SCOPES, among_events
 from .services import kind_number
 
 _STATUS_CODES = {"UNSET": 0, "OK": 1, "ERROR": 2}
@@ -27,14 +29,23 @@ _INT64_END = 1 << 63
 _BOOLEANS = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}
 
 
-def matches_tag(key: str, text: str, first: int, last: int) -> ColumnElement[bool]:
-    """Does an event, one of those that start from `first` to `last`, have the tag?"""
+@dataclass(frozen=True)
+class Searched:
+    """The events that are searched: those that start from `first` to `last` (ns since 1970, both included)."""
+
+    reader: Reader
+    first: int
+    last: int
+
+
+def matches_tag(searched: Searched, key: str, text: str) -> ColumnElement[bool]:
+    """Does an event, one of those that are searched, have the tag?"""
     shown_as_tag = _SHOWN_AS_TAGS.get(key)
-    condition = shown_as_tag(text) if shown_as_tag else None
-    return _among_attributes(key, text, first, last) if condition is None else condition
+    condition = shown_as_tag(text, searched) if shown_as_tag else None
+    return _among_attributes(searched, key, text) if condition is None else condition
 
 
-def _among_attributes(key: str, text: str, first: int, last: int) -> ColumnElement[bool]:
+def _among_attributes(searched: Searched, key: str, text: str) -> ColumnElement[bool]:
     resource: ColumnElement[bool] = _has(RESOURCES.c.attributes, key, text)
     if key.startswith("resource."):
         resource = or_(resource, _has(RESOURCES.c.attributes, key.removeprefix("resource."), text))
@@ -42,17 +53,25 @@ def _among_attributes(key: str, text: str, first: int, last: int) -> ColumnEleme
     if key == "event":  # what Jaeger calls the name of a span's event
         log = or_(log, LOGS.c.name == text)
     return or_(
-        _has(EVENTS.c.attributes, key, text),
+        _event_has(searched, key, text),
         EVENTS.c.resource_id.in_(select(RESOURCES.c.id).where(resource)),
         EVENTS.c.scope_id.in_(select(SCOPES.c.id).where(_has(SCOPES.c.attributes, key, text))),
-        _has_part(LOGS, and_(LOGS.c.log_index >= 0, log), first, last),
-        _has_part(LINKS, _has(LINKS.c.attributes, key, text), first, last),
+        _has_part(searched, LOGS, and_(LOGS.c.log_index >= 0, log)),
+        _has_part(searched, LINKS, _has(LINKS.c.attributes, key, text)),
     )
 
 
-def _has_part(table: Any, condition: ColumnElement[bool], first: int, last: int) -> ColumnElement[bool]:
+def _event_has(searched: Searched, key: str, text: str) -> ColumnElement[bool]:
+    has = _has(EVENTS.c.attributes, key, text)
+    may_have = may_have_attribute(searched.reader, key)
+    if may_have is None:
+        return has
+    return among_events(EVENTS.c.started_at_unix_nano.between(searched.first, searched.last), may_have, has)
+
+
+def _has_part(searched: Searched, table: Any, condition: ColumnElement[bool]) -> ColumnElement[bool]:
     """Does a row of `table`, logs or links, that belongs to the event meet the condition?"""
-    in_time = table.c.event_started_at_unix_nano.between(first, last)
+    in_time = table.c.event_started_at_unix_nano.between(searched.first, searched.last)
     owners = select(table.c.run_id, table.c.event_id).where(in_time, condition)
     return tuple_(EVENTS.c.run_id, EVENTS.c.id).in_(owners)
 
@@ -87,35 +106,35 @@ def _compact(text: str) -> str:
         return text
 
 
-def _error(text: str) -> ColumnElement[bool] | None:
+def _error(text: str, searched: Searched) -> ColumnElement[bool] | None:
     wanted = _BOOLEANS.get(text.lower())
     if wanted is None:
         return None
-    failed = or_(EVENTS.c.status_code == _STATUS_CODES["ERROR"], _has(EVENTS.c.attributes, "error", "true"))
+    failed = or_(EVENTS.c.status_code == _STATUS_CODES["ERROR"], _event_has(searched, "error", "true"))
     return failed if wanted else not_(failed)
 
 
-def _kind(text: str) -> ColumnElement[bool] | None:
+def _kind(text: str, _: Searched) -> ColumnElement[bool] | None:
     kind = kind_number(text)
     return None if kind is None else EVENTS.c.kind == kind
 
 
-def _status(text: str) -> ColumnElement[bool] | None:
+def _status(text: str, _: Searched) -> ColumnElement[bool] | None:
     code = _STATUS_CODES.get(text.upper())
     return None if code is None else EVENTS.c.status_code == code
 
 
-def _scope_is(column: str) -> Callable[[str], ColumnElement[bool]]:
-    return lambda text: EVENTS.c.scope_id.in_(select(SCOPES.c.id).where(SCOPES.c[column] == text))
+def _scope_is(column: str) -> Callable[[str, Searched], ColumnElement[bool]]:
+    return lambda text, _: EVENTS.c.scope_id.in_(select(SCOPES.c.id).where(SCOPES.c[column] == text))
 
 
-_SHOWN_AS_TAGS: dict[str, Callable[[str], ColumnElement[bool] | None]] = {
+_SHOWN_AS_TAGS: dict[str, Callable[[str, Searched], ColumnElement[bool] | None]] = {
     "error": _error,
     "span.kind": _kind,
     "span.status": _status,
     "otel.status_code": _status,
-    "otel.status_description": lambda text: EVENTS.c.status_message == text,
-    "w3c.tracestate": lambda text: EVENTS.c.trace_state == text,
+    "otel.status_description": lambda text, _: EVENTS.c.status_message == text,
+    "w3c.tracestate": lambda text, _: EVENTS.c.trace_state == text,
     "scope.name": _scope_is("name"),
     "scope.version": _scope_is("version"),
     "otel.scope.name": _scope_is("name"),
