@@ -24,7 +24,7 @@ from .batch import WriteOutcome
 from .commits import Commits
 from .compacting import Compaction
 from .counting import Portion, write_counted
-from .engine import ROW_GROUP_ROWS, native
+from .engine import native
 from .errors import WriteFailed
 from .hashed import PreparedHashed
 from .identity import Settlement, settle
@@ -180,18 +180,18 @@ class Writer:
         ids = parts["id"].to_pylist()
         new = self._known["history_parts"].new_among(ids)
         if new:
-            self._execute(_INSERT_HISTORY, incoming=parts.filter(pa.array([part in new for part in ids])))
+            self._insert_rows(_INSERT_HISTORY, incoming=parts.filter(pa.array([part in new for part in ids])))
 
     def _write_runs(self, runs: pa.Table, write_runs: _WriteRuns) -> list[_KnownRun]:
         """Brings the runs up to date; returns at least those that were there before."""
         if self._known["sessions"].new_among(runs["session_id"].unique().to_pylist()):
-            self._execute(_INSERT_SESSIONS, runs=runs)
+            self._insert_rows(_INSERT_SESSIONS, runs=runs)
         return write_runs(runs)
 
     def _insert_runs(self, runs: pa.Table) -> list[_KnownRun]:
         if len(self._known["runs"].new_among(runs["id"].to_pylist())) < runs.num_rows:
             return self._upsert_runs(runs)
-        self._execute(_INSERT_RUNS, runs=runs)
+        self._insert_rows(_INSERT_RUNS, runs=runs)
         return []
 
     def _upsert_runs(self, runs: pa.Table) -> list[_KnownRun]:
@@ -231,14 +231,17 @@ class Writer:
     def _insert(self, table: str, new: RowsWithAttributes, conflict: str = "") -> None:
         if not new.rows.num_rows:
             return
-        # Batches of a row group each are stored by several threads.
-        rows = pa.Table.from_batches(new.rows.combine_chunks().to_batches(max_chunksize=ROW_GROUP_ROWS))
-        self._execute(_insert_statement(table, new, conflict), incoming=rows, pairs=new.pairs)
+        self._insert_rows(_insert_statement(table, new, conflict), incoming=new.rows, pairs=new.pairs)
 
     def _insert_records(self, records: dict[str, pa.Table], owners: pa.Table, kept: Bools) -> None:
         for table, statement in STATEMENTS.items():
             if table in records:
-                self._execute(statement, incoming=_with_owners(records[table], owners, kept))
+                self._insert_rows(statement, incoming=_with_owners(records[table], owners, kept))
+
+    def _insert_rows(self, statement: str, **tables: pa.Table | None) -> None:
+        """What is returned is for nobody. But several threads do not insert then: row groups that these fill are in
+        sight of others before the commit, from the moment on that the engine begins with it."""
+        self._execute(f"{statement} RETURNING 1", **tables)
 
     def _execute(
         self,

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from clew.collector.projection import read_requests
-from clew.storage import ExecutionEvent, Store
+from clew.storage import ExecutionEvent, Store, WorkflowRun
+from clew.storage.engine import ROW_GROUP_ROWS
 
 START = 1_750_000_000_000_000_000
 
@@ -86,3 +89,45 @@ def test_stamps_hold_through_checkpoints(tmp_path: Path) -> None:
     reopened = Store.open(path)
     assert _stamps(reopened) == kept
     reopened.close()
+
+
+def test_a_commit_is_seen_whole(store: Store) -> None:
+    """Whoever reads meanwhile finds as many events as their runs say, however many there are in one commit; so too
+    while they are compacted."""
+    over = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(_counts_until, over, store)
+        for number in range(8):
+            _commit_much(store, number)
+        while store.compact():
+            pass
+        over.set()
+    seen = reading.result()
+    assert [counts for counts in seen if counts[0] != counts[1]] == []
+    assert len(set(seen)) > 1, "it has read between commits"
+
+
+def _counts_until(over: threading.Event, store: Store) -> list[tuple[int, int]]:
+    """How many events runs have, and how many there are, time and again, each in one read."""
+    of_runs = select(func.coalesce(func.sum(WorkflowRun.event_count), 0).label("events"))
+    counted = select(func.count(ExecutionEvent.run_id).label("events"))
+    seen = []
+    while not over.is_set():
+        with store.read() as reader:
+            [[said], [there]] = ([row["events"] for row in reader.rows(question)] for question in (of_runs, counted))
+        seen.append((int(said), int(there)))
+    return seen
+
+
+def _commit_much(store: Store, number: int) -> None:
+    """A run of some row groups of events, and logs that take the commit long to write."""
+    request = ExportTraceServiceRequest()
+    spans = request.resource_spans.add().scope_spans.add().spans
+    for place in range(1, 3 * ROW_GROUP_ROWS):
+        span = spans.add(trace_id=UUID(int=1 + number).bytes, span_id=place.to_bytes(8, "big"))
+        span.start_time_unix_nano = span.end_time_unix_nano = START
+        if place < 100:
+            span.events.add(time_unix_nano=START, name="x" * 200_000)
+    batch = read_requests([request.SerializeToString()]).batch
+    assert batch is not None
+    store.write_spans(batch)
