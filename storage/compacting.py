@@ -2,8 +2,10 @@
 
 Attributes are quick to search where row groups hold each as a typed column: a search reads the column that it asks for
 and nothing else, ten to twenty times faster. Taking them apart costs a third of what storing an event does, so it is
-not done on arrival. Compacting rewrites events, oldest first, into row groups of such columns. Nothing of an event
-changes but `compacted_at_unix_nano`. The keys of a portion are noted: `attribute_keys` tells where to look for one.
+done on arrival only where `upkeep` finds that somebody reads, or time, and for as many events at once as make row
+groups. Otherwise compacting rewrites events later, oldest first, into row groups of such columns, which costs five
+times as much, but nothing while events arrive. Nothing of an event changes but `compacted_at_unix_nano`. The keys of a
+portion are noted: `attribute_keys` tells where to look for one.
 
 A portion is a transaction, small enough that a write waits for it no longer than for another write: readers see the
 events at their old place or at the new one, and a process killed meanwhile has moved the portion or has not. The old
@@ -19,19 +21,30 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import duckdb
+import numpy as np
+import pyarrow as pa
 from sqlalchemy import func, select
 
 from .engine import ROW_GROUP_ROWS, SETTINGS
 from .schema import ExecutionEvent
+from .variant import RowsWithAttributes
 
 UNCOMPACTED = select(func.count()).where(ExecutionEvent.compacted_at_unix_nano.is_(None))
 
 # Whole row groups: only such are taken apart.
 PORTION_ROWS = 2 * ROW_GROUP_ROWS
 CHECKPOINT_PORTIONS = 16
+ARRIVED_REST_MIN = ROW_GROUP_ROWS // 2
+CHECKPOINT_ARRIVED_ROWS = 500_000
 KEYS_MAX = 1_000
+
+
+def can_arrive_compacted(events: RowsWithAttributes) -> bool:
+    """Do they fill a row group, which the engine writes at once, with columns that are not too many?"""
+    return events.rows.num_rows >= ROW_GROUP_ROWS and events.keys is not None and len(events.keys) <= KEYS_MAX
 
 
 class Compaction:
@@ -40,10 +53,39 @@ class Compaction:
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
         self._portions_since_checkpoint = 0
+        self._arrived_since_checkpoint = 0
+        self._is_on_arrival = False
+
+    @contextmanager
+    def on_arrival(self) -> Iterator[None]:
+        """For a transaction that compacts the events that it stores, as far as `arrived` says."""
+        with self._shredding(ARRIVED_REST_MIN):
+            self._is_on_arrival = True
+            try:
+                yield
+            finally:
+                self._is_on_arrival = False
+        if self._arrived_since_checkpoint >= CHECKPOINT_ARRIVED_ROWS:
+            self._checkpoint()
+
+    def arrived(self, events: RowsWithAttributes) -> RowsWithAttributes:
+        """The events, about to be stored, and those marked that are compacted then: on arrival, all that fill row
+        groups, and the rest if it is half of one or more."""
+        rows = events.rows.num_rows
+        if not self._is_on_arrival or rows < ROW_GROUP_ROWS:
+            return events
+        rest = rows % ROW_GROUP_ROWS
+        whole = rows - (rest if rest < ARRIVED_REST_MIN else 0)
+        now = time.time_ns()
+        self._connection.execute(_NOTE, [now, events.keys])
+        self._arrived_since_checkpoint += whole
+        stamps = pa.array(np.full(rows, now), mask=np.arange(rows) >= whole)
+        stamped = events.rows.append_column("compacted_at_unix_nano", stamps)
+        return replace(events, rows=stamped, names=[*events.names, "compacted_at_unix_nano"])
 
     def portion(self) -> int:
         """Compacts the oldest PORTION_ROWS events that are not; returns how many, 0 where there are fewer."""
-        with self._shredding(), _transaction(self._connection):
+        with self._shredding(ROW_GROUP_ROWS), _transaction(self._connection):
             rows = self._rewritten()
         self._portions_since_checkpoint += bool(rows)
         if self._portions_since_checkpoint >= (CHECKPOINT_PORTIONS if rows else 1):
@@ -54,7 +96,7 @@ class Compaction:
         # The engine refuses one beside another transaction that writes, an export cursor's say: the next will do.
         with suppress(duckdb.TransactionException):
             self._connection.execute("CHECKPOINT")
-            self._portions_since_checkpoint = 0
+            self._portions_since_checkpoint = self._arrived_since_checkpoint = 0
 
     def _rewritten(self) -> int:
         bounds = self._connection.execute(_OLDEST).fetchone()
@@ -68,9 +110,10 @@ class Compaction:
         return int(rows)
 
     @contextmanager
-    def _shredding(self) -> Iterator[None]:
-        """Whole row groups that are written within hold attributes as typed columns; no checkpoint comes within."""
-        self._set(variant_minimum_shredding_size=ROW_GROUP_ROWS, checkpoint_threshold="1TB")
+    def _shredding(self, rows_min: int) -> Iterator[None]:
+        """Row groups of so many rows that are written within hold attributes as typed columns; no checkpoint comes
+        within."""
+        self._set(variant_minimum_shredding_size=rows_min, checkpoint_threshold="1TB")
         try:
             yield
         finally:

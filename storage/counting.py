@@ -34,9 +34,10 @@ class Portion(NamedTuple):
     counted: pa.Table
 
 
-def count_portion(reader: Reader) -> Portion:
-    """The oldest runs that are not current, PORTION_EVENTS events of them at most. Raises QueryTimeout."""
-    runs = reader.arrow(_OLDEST)
+def count_portion(reader: Reader, *, before: int | None = None) -> Portion:
+    """The oldest runs that are not current, PORTION_EVENTS events of them at most, and only such whose last event
+    started before then (ns since 1970), where that is told. Raises QueryTimeout."""
+    runs = reader.arrow(_OLDEST if before is None else _OLDEST.where(RUNS.c.last_started_at_unix_nano < before))
     events = np.cumsum(runs["event_count"].to_numpy())
     runs = runs.slice(0, max(1, int(np.searchsorted(events, PORTION_EVENTS, side="right"))))
     counted = [reader.arrow(_counted(some)) for some in whole_runs(runs)]

@@ -29,12 +29,14 @@ Ints = npt.NDArray[np.int64]
 @dataclass(frozen=True)
 class RowsWithAttributes:
     """Rows of a table and how to say their `attributes` in SQL, with the rows registered as `incoming` and `pairs`,
-    where there are any, as `pairs`. Rows may be taken out and put in another order."""
+    where there are any, as `pairs`. Rows may be taken out and put in another order. `keys`: those of the attributes;
+    None where values nest, which have keys of their own."""
 
     rows: pa.Table
     names: list[str]
     expression: str
     pairs: pa.Table | None
+    keys: list[str] | None
 
     def take(self, numbers: npt.NDArray[np.int64]) -> RowsWithAttributes:
         """Some of the rows."""
@@ -63,7 +65,7 @@ def with_attributes(rows: pa.Table, attributes: AttributeColumns) -> RowsWithAtt
         cases.append(f"WHEN {RARE} THEN rare.grouped")
     rows = rows.append_column("shape", pa.array(shape_of))
     pairs = _pairs_of(attributes, rare) if len(rare) else None
-    return RowsWithAttributes(rows, names, f"CASE shape {' '.join(cases)} END", pairs)
+    return RowsWithAttributes(rows, names, f"CASE shape {' '.join(cases)} END", pairs, _keys(attributes))
 
 
 _GROUPED_PAIRS = f"""
@@ -100,6 +102,14 @@ def _frequent_shapes(attributes: AttributeColumns) -> tuple[npt.NDArray[np.int32
         shape_of[owners[_has_sequence(codes, offsets, owners, codes[sequence])]] = len(shapes)
         shapes.append(sequence)
     return shape_of, shapes
+
+
+def _keys(attributes: AttributeColumns) -> list[str] | None:
+    if (attributes.types == ValueType.JSON).any():
+        return None
+    used = np.bincount(attributes.keys.indices.to_numpy(zero_copy_only=False))
+    keys: list[str] = attributes.keys.dictionary.take(pa.array(np.flatnonzero(used))).to_pylist()
+    return keys
 
 
 def _entry_codes(attributes: AttributeColumns) -> Ints:

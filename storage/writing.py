@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from time import monotonic
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from sqlalchemy import Engine
 
 from .batch import WriteOutcome
 from .commits import Commits
-from .compacting import Compaction
+from .compacting import Compaction, can_arrive_compacted
 from .counting import Portion, write_counted
 from .engine import native
 from .errors import WriteFailed
@@ -62,6 +62,7 @@ class Writer:
         self._compaction = Compaction(self._connection)
         self._written_at = monotonic()
         self.busy_s = 0.0
+        self.compacts_arrivals = False
         self.commits = Commits(engine)
         self._known: dict[str, _Known] = {name: _Known() for name in _KNOWN}
 
@@ -107,10 +108,14 @@ class Writer:
         except duckdb.ConstraintException:
             return self._in_transaction(batch, self._upsert_runs)
 
+    def _on_arrival(self, batch: PreparedBatch | PreparedHashed) -> AbstractContextManager[None]:
+        wanted = self.compacts_arrivals and isinstance(batch, PreparedBatch) and can_arrive_compacted(batch.events)
+        return self._compaction.on_arrival() if wanted else nullcontext()
+
     def _in_transaction(self, batch: PreparedBatch | PreparedHashed, write_runs: _WriteRuns) -> WriteOutcome:
         committed = False
         try:
-            with self._transaction():
+            with self._on_arrival(batch), self._transaction():
                 outcome = self._store(batch, write_runs)
             committed = True
             self.commits.done()
@@ -157,7 +162,8 @@ class Writer:
         replaced = [(run_id, self._delete_event(run_id, event_id)) for run_id, event_id in settlement.replaced]
         if batch.history_parts:
             self._insert_history(batch.history_parts)
-        self._insert("execution_events", _settled(batch.events, settlement, self.commits.stamp()))
+        settled = _settled(batch.events, settlement, self.commits.stamp())
+        self._insert("execution_events", self._compaction.arrived(settled))
         if not settlement.keep.all() or replaced:
             self._correct(events, settlement, replaced)
         owners = _columns_of_events(events, settlement)

@@ -140,6 +140,15 @@ def test_many_places_are_one_wide_one(portions: Store, monkeypatch: pytest.Monke
         session.commit()
 
 
+def test_keys_of_what_arrives_compacted_are_known(store: Store) -> None:
+    """Searches leave such events out as they do others."""
+    store.compacts_arrivals = True
+    for place, key in enumerate(PORTIONS):
+        _write(store, range(place * PORTION_ROWS, (place + 1) * PORTION_ROWS), key)
+    assert _places(store, "late") == [2 * PORTION_ROWS, 4 * PORTION_ROWS - 1, 2 * PORTION_ROWS]
+    assert _all_found(store, 'attributes["never"] = "value 7"') == [[], [], 0]
+
+
 def test_portions_of_unknown_keys_may_have_any(portions: Store) -> None:
     """As those that were compacted before keys were noted, and those of too many keys."""
     with DatabaseSession(portions.engine) as session:

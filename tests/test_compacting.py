@@ -17,7 +17,7 @@ from sqlalchemy import text
 
 from clew.collector.projection import read_requests
 from clew.storage import DatabaseSession, Store, Upkeep, WorkflowRun, compacting, upkeep
-from clew.storage.compacting import PORTION_ROWS
+from clew.storage.compacting import ARRIVED_REST_MIN, PORTION_ROWS
 from clew.storage.engine import ROW_GROUP_ROWS
 
 START = 10**18
@@ -125,6 +125,56 @@ def test_too_many_keys_are_left_as_they_are(store: Store, monkeypatch: pytest.Mo
     assert (answer(store, TYPED), told(store)) == (0, before)
 
 
+@pytest.mark.parametrize(
+    ("events", "compacted"),
+    [
+        (ROW_GROUP_ROWS - 1, 0),
+        (ROW_GROUP_ROWS, ROW_GROUP_ROWS),
+        (2 * ROW_GROUP_ROWS + 100, 2 * ROW_GROUP_ROWS),
+        (2 * ROW_GROUP_ROWS + ARRIVED_REST_MIN, 2 * ROW_GROUP_ROWS + ARRIVED_REST_MIN),
+    ],
+)
+def test_what_arrives_is_compacted_at_once(store: Store, tmp_path: Path, events: int, compacted: int) -> None:
+    """Where that is wanted: all that fill row groups or half of one. They say what they say otherwise, and are stored
+    once if they are sent again."""
+    store.compacts_arrivals = True
+    for _ in range(2):
+        write(store, range(events))
+    assert answer(store, COMPACTED) == compacted
+    assert answer(store, TYPED) == -(-compacted // ROW_GROUP_ROWS)
+    with closing(Store(tmp_path / "other.duckdb")) as other:
+        write(other, range(events))
+        when = {"stored_at_unix_nano": 0}
+        assert [row | when for row in told(store)] == [row | when for row in told(other)]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_arrivals_of_too_many_keys_are_left(store: Store, monkeypatch: pytest.MonkeyPatch, *, nested: bool) -> None:
+    """As are those with keys within values: how many these are is not known on arrival."""
+    monkeypatch.setattr(compacting, "KEYS_MAX", 52)
+    store.compacts_arrivals = True
+    write(store, range(PORTION_ROWS, 2 * PORTION_ROWS))
+    assert answer(store, COMPACTED) == PORTION_ROWS, "52 are not too many"
+    built = ExportTraceServiceRequest.FromString(request(range(PORTION_ROWS)))
+    nesting = AnyValue(kvlist_value={"values": [KeyValue(key="inner")]}) if nested else AnyValue(string_value="said")
+    built.resource_spans[0].scope_spans[0].spans[7].attributes.add(key="outer").value.CopyFrom(nesting)
+    store.write_spans(read_requests([built.SerializeToString()]).batch)
+    assert (answer(store, TYPED), answer(store, COMPACTED)) == (2, PORTION_ROWS)
+
+
+def test_arrivals_are_folded_into_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No commit that compacts what arrives makes a checkpoint: there is one now and then between them."""
+    monkeypatch.setattr(compacting, "CHECKPOINT_ARRIVED_ROWS", 2 * PORTION_ROWS)
+    log = tmp_path / "clew.duckdb.wal"
+    with closing(Store(tmp_path / "clew.duckdb")) as store:
+        store.compacts_arrivals = True
+        sizes = []
+        for portion in range(2):
+            write(store, range(portion * PORTION_ROWS, (portion + 1) * PORTION_ROWS))
+            sizes.append(log.stat().st_size if log.exists() else 0)
+        assert sizes[0] > sizes[1] == 0
+
+
 def test_what_is_too_little_is_left(store: Store) -> None:
     """Fewer events than a portion are left as they are, until more have come."""
     write(store, range(PORTION_ROWS - 1))
@@ -171,11 +221,8 @@ def test_a_compacted_run_is_deleted(filled: Store) -> None:
 
 def test_an_idle_store_is_compacted(filled: Store) -> None:
     """A store is compacted by itself once nothing is written any more."""
-    done, patience = Event(), DEADLINE_S
     with closing(Upkeep(filled, idle_s=0.01)):
-        while answer(filled, COMPACTED) < 3 * PORTION_ROWS and patience > 0:
-            patience -= done.wait(0.05) or 0.05
-    assert answer(filled, COMPACTED) == 3 * PORTION_ROWS
+        assert _comes_true(lambda: answer(filled, COMPACTED) == 3 * PORTION_ROWS)
 
 
 def test_a_busy_store_is_left_alone(filled: Store) -> None:
@@ -185,6 +232,32 @@ def test_a_busy_store_is_left_alone(filled: Store) -> None:
         filled.write_spans(batch)
         assert kept_up._step() == DEADLINE_S
     assert answer(filled, COMPACTED) == 0
+    assert not filled.compacts_arrivals
+
+
+def test_a_busy_store_is_kept_up_for_readers(filled: Store) -> None:
+    """While somebody reads, what comes is compacted as it comes, and usage counted; nothing is compacted again."""
+    batch = read_requests([request(range(PORTION_ROWS))]).batch
+    with closing(Upkeep(filled, idle_s=DEADLINE_S)) as kept_up, filled.read():
+        filled.write_spans(batch)
+        assert kept_up._step() < DEADLINE_S
+        assert filled.count_usage() == 0
+        filled.write_spans(batch)
+    assert filled.compacts_arrivals
+    assert answer(filled, COMPACTED) == 0
+
+
+def test_what_arrives_in_a_store_with_time_is_compacted(store: Store) -> None:
+    """Also where nobody reads."""
+    with closing(Upkeep(store, idle_s=0.01)):
+        assert _comes_true(lambda: store.compacts_arrivals)
+
+
+def _comes_true(condition: Callable[[], bool]) -> bool:
+    done, patience = Event(), DEADLINE_S
+    while not condition() and patience > 0:
+        patience -= done.wait(0.05) or 0.05
+    return condition()
 
 
 def test_a_store_that_is_written_to_a_little_is_compacted(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
