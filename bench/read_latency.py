@@ -11,56 +11,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import httpx
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-
-EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
-RUN_EVENTS = 32
-REQUEST_RUNS = 16
+from sender import EXPORT, REQUEST_RUNS, RUN_EVENTS, fresh, sending, template
 
 
-def request_of_runs() -> bytes:
-    """A serialised request of REQUEST_RUNS runs that start now."""
-    request = ExportTraceServiceRequest()
-    spans = request.resource_spans.add().scope_spans.add().spans
-    for _ in range(REQUEST_RUNS):
-        run_id, root = os.urandom(16), os.urandom(8)
-        now = time.time_ns()
-        for number in range(RUN_EVENTS):
-            span = spans.add(trace_id=run_id, span_id=os.urandom(8) if number else root, name=f"step {number}")
-            span.parent_span_id = root if number else b""
-            span.start_time_unix_nano, span.end_time_unix_nano = now + number * 1000, now + 10**6
-            for key in ("gen_ai.agent.name", "gen_ai.request.model", "user.id", "session.id"):
-                attribute = span.attributes.add(key=key)
-                attribute.value.string_value = f"{key} {random.randrange(100)}"
-    return request.SerializeToString()
-
-
-class Writer:
-    """Sends requests of runs."""
-
-    def __init__(self, target: str) -> None:
-        self._channel = grpc.insecure_channel(target, options=[("grpc.max_send_message_length", 64 << 20)])
-        self._export = self._channel.unary_unary(EXPORT)
-
-    def send(self, _: int = 0) -> None:
-        self._export(request_of_runs(), timeout=60)
-
-    def fill(self, events: int) -> None:
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(self.send, range(events // (REQUEST_RUNS * RUN_EVENTS))))
-
-    def keep_sending(self, spans_per_s: float, over: threading.Event) -> None:
-        pause = REQUEST_RUNS * RUN_EVENTS / spans_per_s
-        while not over.wait(pause):
-            self.send()
+def fill(target: str, events: int) -> None:
+    """Sends at least so many spans, as fast as they are taken."""
+    request = template(0)
+    with grpc.insecure_channel(target) as channel, ThreadPoolExecutor(8) as pool:
+        export = channel.unary_unary(EXPORT)
+        requests = range(-(-events // (REQUEST_RUNS * RUN_EVENTS)))
+        list(pool.map(lambda _: export(fresh(request), timeout=60), requests))
 
 
 def known_runs(http: str, most: int) -> list[str]:
@@ -99,19 +65,12 @@ def main() -> None:
     parser.add_argument("--reads", type=int, default=500)
     parser.add_argument("--rate", type=float, default=10_000, help="spans a second of the writer beside")
     arguments = parser.parse_args()
-    writer = Writer(arguments.grpc)
-    writer.fill(arguments.events)
+    fill(arguments.grpc, arguments.events)
     run_ids = known_runs(arguments.http, arguments.runs)
     print(json.dumps({"runs": len(run_ids), "idle": read_trees(arguments.http, run_ids, arguments.reads)}))
-    over = threading.Event()
-    beside = threading.Thread(target=writer.keep_sending, args=(arguments.rate, over))
-    beside.start()
-    try:
+    with sending(arguments.grpc, arguments.rate) as beside:
         figures = read_trees(arguments.http, run_ids, arguments.reads)
-    finally:
-        over.set()
-        beside.join()
-    print(json.dumps({"spans_per_s_beside": arguments.rate, "ingesting": figures}))
+    print(json.dumps({"beside": beside, "ingesting": figures}))
 
 
 if __name__ == "__main__":

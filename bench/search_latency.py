@@ -16,14 +16,13 @@ import argparse
 import json
 import os
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import httpx
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from read_latency import Writer
+from sender import sending
 from sqlalchemy import text
 
 from clew.collector.projection import read_requests
@@ -156,15 +155,9 @@ def ask_the_server(arguments: argparse.Namespace) -> None:
     with httpx.Client(base_url=arguments.http, timeout=60, trust_env=False) as http:
         print(json.dumps({"idle": latencies(of_the_server(http), arguments.queries)}), flush=True)
         if arguments.rate:
-            over = threading.Event()
-            beside = threading.Thread(target=Writer(arguments.grpc).keep_sending, args=(arguments.rate, over))
-            beside.start()
-            try:
+            with sending(arguments.grpc, arguments.rate) as beside:
                 figures = latencies(of_the_server(http), arguments.queries)
-            finally:
-                over.set()
-                beside.join()
-            print(json.dumps({"spans_per_s_beside": arguments.rate, "ingesting": figures}))
+            print(json.dumps({"beside": beside, "ingesting": figures}))
 
 
 def main() -> None:
