@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -305,6 +306,36 @@ def test_killed_meanwhile(tmp_path: Path, portions: int) -> None:
     with closing(Store.open(str(path))) as store:
         assert told(store) == before
         assert answer(store, COMPACTED) >= portions * PORTION_ROWS
+
+
+KILLED_WRITING = """
+import os, signal, sys
+from clew.collector.projection import read_requests
+from clew.storage import Store
+store = Store.open(sys.argv[1])
+store.compacts_arrivals = True
+for request in sys.argv[2:]:
+    store.write_spans(read_requests([open(request, "rb").read()]).batch)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_arrived_compacted_outlives_the_process(tmp_path: Path) -> None:
+    """What was stored is there after a process was killed, compacted, once, and goes on to be."""
+    paths = [tmp_path / f"request {number}" for number in range(3)]
+    for number, path in enumerate(paths):
+        path.write_bytes(request(range(number * PORTION_ROWS, (number + 1) * PORTION_ROWS)))
+    database = str(tmp_path / "clew.duckdb")
+    killed = subprocess.run([sys.executable, "-c", KILLED_WRITING, database, *map(str, paths)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    with closing(Store.open(database)) as store:
+        assert answer(store, COMPACTED) == 3 * PORTION_ROWS
+        before = told(store)
+        assert [row["name"] for row in before] == [f"event {number}" for number in range(3 * PORTION_ROWS)]
+        write(store, range(3 * PORTION_ROWS))
+    with closing(Store.open(database)) as store:
+        assert told(store) == before
+        assert answer(store, TYPED) == 3 * PORTION_ROWS // ROW_GROUP_ROWS
 
 
 def test_the_command_compacts_a_file(tmp_path: Path, clew: Callable[..., subprocess.CompletedProcess[str]]) -> None:
