@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import count
 from typing import Any, TypeVar
 
 from sqlalchemy import BigInteger, ColumnElement, Select, bindparam, func, select
@@ -79,12 +78,11 @@ class Timeline:
     def _last_events(self, reader: Reader, first: int, last: int, there: int, wanted: int) -> tuple[int, int]:
         """The start of a window that ends at `last` and holds some `wanted` of the events that are there, and how many
         it does hold. Guessed as if they came evenly; boldly where guesses fail, as an event of long ago makes them."""
-        start, held = first, there
-        for boldness in count(1):
-            if held <= 2 * wanted or start == last:
-                break
+        start, held, boldness = first, there, 1
+        while held > 2 * wanted and start < last:
             start = last - int((last - start) * (wanted / held) ** boldness)
-            held = self._events(reader, start, last)
+            before, held = held, self._events(reader, start, last)
+            boldness = 1 if held < 0.98 * before else boldness + 1
         return start, held
 
     def _events(self, reader: Reader, first: int, last: int) -> int:

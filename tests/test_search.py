@@ -166,6 +166,14 @@ def test_windows_are_of_a_bounded_number_of_events(store: Store, moments: Sequen
     assert asked <= 14
 
 
+def test_a_window_of_dense_times_holds_enough(store: Store) -> None:
+    """Where most events are of late, the first window has about as many as it should, not a share of them."""
+    store.write_spans(read_requests([_spans_at((*range(0, 10**6, 1000), *range(10**6, 10**6 + 9000)))]).batch)
+    [(first, last), *_], asked = _windows(store, SearchWanted(), Effort(60, 200))
+    assert 190 <= last - first < 400
+    assert asked <= 5
+
+
 def test_searching_everything_takes_two_windows(store: Store) -> None:
     """Of fifty times what the first window holds, with one look at each window's number of events but the last's."""
     store.write_spans(read_requests([_spans_at(EVEN)]).batch)
