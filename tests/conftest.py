@@ -42,6 +42,9 @@ REPEATABLE = {"derandomize": True, "database": None, "deadline": None}
 settings.register_profile("repeatable", **REPEATABLE, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("repeatable")
 
+# Commands that tests interrupt are to notice, also where a shell started the tests in the background, which ignores it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 STOP_S = 30
 FREE_PORTS = ("--grpc-port", "0", "--http-port", "0")
 READY = ("OTLP/gRPC", "OTLP/HTTP", "API", "data")
