@@ -29,6 +29,7 @@ import pyarrow as pa
 from sqlalchemy import func, select
 
 from .engine import ROW_GROUP_ROWS, SETTINGS
+from .preparing import PreparedBatch
 from .schema import ExecutionEvent
 from .variant import RowsWithAttributes
 
@@ -42,9 +43,12 @@ CHECKPOINT_ARRIVED_ROWS = 500_000
 KEYS_MAX = 1_000
 
 
-def can_arrive_compacted(events: RowsWithAttributes) -> bool:
-    """Do they fill a row group, which the engine writes at once, with columns that are not too many?"""
-    return events.rows.num_rows >= ROW_GROUP_ROWS and events.keys is not None and len(events.keys) <= KEYS_MAX
+def can_arrive_compacted(batch: PreparedBatch) -> bool:
+    """Do the events fill a row group, which the engine writes at once, and would nothing that is stored with them
+    become too many columns?"""
+    parts = (batch.events, batch.logs, batch.links, batch.resources, batch.scopes)
+    much = [part.keys for part in parts if part is not None and part.rows.num_rows >= ARRIVED_REST_MIN]
+    return batch.events.rows.num_rows >= ROW_GROUP_ROWS and all(keys and len(keys) <= KEYS_MAX for keys in much)
 
 
 class Compaction:
@@ -65,6 +69,9 @@ class Compaction:
                 yield
             finally:
                 self._is_on_arrival = False
+
+    def fold_arrivals(self) -> None:
+        """A checkpoint, if much has arrived since the last: transactions of `on_arrival` make none."""
         if self._arrived_since_checkpoint >= CHECKPOINT_ARRIVED_ROWS:
             self._checkpoint()
 

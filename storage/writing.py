@@ -109,7 +109,7 @@ class Writer:
             return self._in_transaction(batch, self._upsert_runs)
 
     def _on_arrival(self, batch: PreparedBatch | PreparedHashed) -> AbstractContextManager[None]:
-        wanted = self.compacts_arrivals and isinstance(batch, PreparedBatch) and can_arrive_compacted(batch.events)
+        wanted = self.compacts_arrivals and isinstance(batch, PreparedBatch) and can_arrive_compacted(batch)
         return self._compaction.on_arrival() if wanted else nullcontext()
 
     def _in_transaction(self, batch: PreparedBatch | PreparedHashed, write_runs: _WriteRuns) -> WriteOutcome:
@@ -122,6 +122,7 @@ class Writer:
         finally:
             for known in self._known.values():
                 known.settle(committed=committed)
+        self._compaction.fold_arrivals()
         return outcome
 
     def close(self) -> None:

@@ -149,16 +149,23 @@ def test_what_arrives_is_compacted_at_once(store: Store, tmp_path: Path, events:
         assert [row | when for row in told(store)] == [row | when for row in told(other)]
 
 
-@pytest.mark.parametrize("nested", [False, True])
-def test_arrivals_of_too_many_keys_are_left(store: Store, monkeypatch: pytest.MonkeyPatch, *, nested: bool) -> None:
-    """As are those with keys within values: how many these are is not known on arrival."""
+@pytest.mark.parametrize("where", ["one more", "within a value", "in logs"])
+def test_arrivals_of_too_many_keys_are_left(store: Store, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """As are those with keys within values, since how many these are is not known on arrival, and those with logs that
+    have too many."""
     monkeypatch.setattr(compacting, "KEYS_MAX", 52)
     store.compacts_arrivals = True
     write(store, range(PORTION_ROWS, 2 * PORTION_ROWS))
     assert answer(store, COMPACTED) == PORTION_ROWS, "52 are not too many"
     built = ExportTraceServiceRequest.FromString(request(range(PORTION_ROWS)))
-    nesting = AnyValue(kvlist_value={"values": [KeyValue(key="inner")]}) if nested else AnyValue(string_value="said")
-    built.resource_spans[0].scope_spans[0].spans[7].attributes.add(key="outer").value.CopyFrom(nesting)
+    spans = built.resource_spans[0].scope_spans[0].spans
+    if where == "in logs":
+        for number, span in enumerate(spans[:ARRIVED_REST_MIN]):
+            span.events.add().attributes.add(key=f"key {number % 53}").value.int_value = number
+    else:
+        nested = AnyValue(kvlist_value={"values": [KeyValue(key="inner")]})
+        value = nested if where == "within a value" else AnyValue(string_value="said")
+        spans[7].attributes.add(key="outer").value.CopyFrom(value)
     store.write_spans(read_requests([built.SerializeToString()]).batch)
     assert (answer(store, TYPED), answer(store, COMPACTED)) == (2, PORTION_ROWS)
 
