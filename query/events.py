@@ -122,7 +122,7 @@ def one_of(column: ColumnElement[int], numbers: list[int]) -> ColumnElement[bool
 
 
 def one_of_bound(column: ColumnElement[int], numbers: BindParameter[Any]) -> ColumnElement[bool]:
-    """Is the column one of the numbers that an array has which is bound later?"""
+    """Is the column one of the numbers of an array, bound now or later?"""
     found: ColumnElement[bool] = column.in_(select(func.unnest(numbers)))
     return found
 

@@ -114,6 +114,8 @@ class Writer:
 
     def _in_transaction(self, batch: PreparedBatch | PreparedHashed, write_runs: _WriteRuns) -> WriteOutcome:
         committed = False
+        # Before it, so that what fails then is not told of a batch that is stored.
+        self._compaction.fold_arrivals()
         try:
             with self._on_arrival(batch), self._transaction():
                 outcome = self._store(batch, write_runs)
@@ -122,7 +124,6 @@ class Writer:
         finally:
             for known in self._known.values():
                 known.settle(committed=committed)
-        self._compaction.fold_arrivals()
         return outcome
 
     def close(self) -> None:
