@@ -11,13 +11,14 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import duckdb
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from sqlalchemy import text
 
 from clew.collector.projection import read_requests
-from clew.storage import DatabaseSession, Store, Upkeep, WorkflowRun, compacting, upkeep
+from clew.storage import DatabaseSession, Store, Upkeep, WorkflowRun, WriteFailed, compacting, upkeep
 from clew.storage.compacting import ARRIVED_REST_MIN, PORTION_ROWS
 from clew.storage.engine import ROW_GROUP_ROWS
 
@@ -181,6 +182,24 @@ def test_arrivals_are_folded_into_the_file(tmp_path: Path, monkeypatch: pytest.M
             write(store, range(portion * PORTION_ROWS, (portion + 1) * PORTION_ROWS))
             sizes.append(log.stat().st_size)
         assert sizes[0] < sizes[1] > sizes[2]
+
+
+def test_a_batch_is_not_stored_where_folding_fails(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer is told, and what it sent is there once when it sends it again."""
+
+    def no_room(_: object) -> None:
+        raise duckdb.IOException("no space left on device")
+
+    monkeypatch.setattr(compacting, "CHECKPOINT_ARRIVED_ROWS", 1)
+    store.compacts_arrivals = True
+    write(store, range(PORTION_ROWS))
+    with monkeypatch.context() as full:
+        full.setattr(compacting.Compaction, "_checkpoint", no_room)
+        with pytest.raises(WriteFailed, match="no space left"):
+            write(store, range(PORTION_ROWS, 2 * PORTION_ROWS))
+    assert len(told(store)) == PORTION_ROWS
+    write(store, range(PORTION_ROWS, 2 * PORTION_ROWS))
+    assert len(told(store)) == 2 * PORTION_ROWS
 
 
 def test_what_is_too_little_is_left(store: Store) -> None:
