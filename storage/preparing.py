@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from .arriving_usage import arriving_usage
 from .batch import EventParts, Origins, SpanBatch
 from .histories import take_histories
 from .runs import run_deltas
@@ -33,14 +34,15 @@ class PreparedBatch:
 
 def prepare(batch: SpanBatch) -> PreparedBatch:
     """Does for `batch` all that needs no database."""
-    events, (attributes, history) = (
-        batch.events.drop_columns(_OF_THE_RUN),
-        take_histories(batch.events, batch.attributes),
-    )
+    attributes, history = take_histories(batch.events, batch.attributes)
+    usage = arriving_usage(batch.events)
+    events = batch.events.drop_columns(_OF_THE_RUN)
+    for name in ("usage_counts", "usage_agent_name"):
+        events = events.append_column(name, getattr(usage, name))
     if history:
         events = events.append_column("history_id", history.ids)
     return PreparedBatch(
-        runs=run_deltas(batch.events),
+        runs=run_deltas(batch.events).append_column("usage_revision", usage.usage_revision),
         resources=_of(batch.resources),
         scopes=_of(batch.scopes),
         events=with_attributes(events, attributes),

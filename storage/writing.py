@@ -387,7 +387,11 @@ _UPSERT_RUNS = f"""
             completed_at_unix_nano = greatest(workflow_runs.completed_at_unix_nano, excluded.completed_at_unix_nano),
             event_count = workflow_runs.event_count + excluded.event_count,
             error_count = workflow_runs.error_count + excluded.error_count,
-            revision = workflow_runs.revision + 1
+            revision = workflow_runs.revision + 1,
+            -- Never NULL: what came with the new events is for a run of nothing else.
+            usage_revision =
+                CASE WHEN excluded.event_count = 0 AND workflow_runs.usage_revision = workflow_runs.revision
+                THEN workflow_runs.revision + 1 ELSE coalesce(workflow_runs.usage_revision, -1) END
     RETURNING id::BLOB, started_at_unix_nano, last_started_at_unix_nano, event_count
 """
 

@@ -1,11 +1,15 @@
-"""Counting ahead: what is written down of usage is what would be worked out, whatever comes in between."""
+"""Usage that is written down, on arrival or later, is what would be worked out, whatever comes in between."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from threading import Event
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
@@ -16,29 +20,54 @@ from sqlalchemy import text
 from clew.collector.projection import read_requests
 from clew.query.figures import figures
 from clew.query.figures_parameters import FiguresWanted
-from clew.storage import Store, Upkeep, counting
+from clew.storage import PreparedBatch, Store, Upkeep, counting
+from clew.storage.arriving_usage import LEVELS_MAX
 from clew.storage.counting import count_portion
+
+from . import log_requests
 
 START = 10**18
 DEADLINE_S = 60
 
 Spans = list[tuple[int, int | None, str | None, int | None]]  # number, parent, agent, input tokens
 
+spans_said = (st.sampled_from([None, "planner", "engineer"]), st.none() | st.integers(0, 100))
 spans = st.lists(
-    st.tuples(
-        st.integers(1, 9),
-        st.none() | st.integers(1, 9),
-        st.sampled_from([None, "planner", "engineer"]),
-        st.none() | st.integers(0, 100),
-    ),
+    st.tuples(st.integers(1, 9), st.none() | st.integers(1, 9), *spans_said),
     min_size=1,
     max_size=6,
     unique_by=lambda span: span[0],
 )
 
 
-def send(store: Store, some: Spans, *, run: int = 1) -> None:
-    """Stores these spans of a run in one transaction."""
+branching = st.lists(st.tuples(st.sampled_from([None, 0, 1, 2, 3, 99]), *spans_said), min_size=1, max_size=8)
+
+
+def trees(drawn: list[tuple[int | None, str | None, int | None]]) -> Spans:
+    """Spans none of which is above itself; parents are some way before them, or nowhere."""
+    places = [None if back is None else number - back for number, (back, _, _) in enumerate(drawn, 1)]
+    parents = [place if place is None or place > 0 else 99 for place in places]
+    return [
+        (n, None if p == n else p, agent, tokens)
+        for n, (p, (_, agent, tokens)) in enumerate(zip(parents, drawn, strict=True), 1)
+    ]
+
+
+def send(store: Store, some: Spans, *, run: int = 1, counted: bool = False) -> None:
+    """Stores these spans of a run in one transaction, and nothing of their usage unless it is to be `counted`."""
+    batch = read_requests([request(some, run)]).batch
+    store.write_spans(batch if counted else uncounted(batch))
+
+
+def uncounted(batch: PreparedBatch) -> PreparedBatch:
+    """The batch with nothing worked out of its usage."""
+    told = ["usage_counts", "usage_agent_name"]
+    names = [name for name in batch.events.names if name not in told]
+    events = replace(batch.events, rows=batch.events.rows.drop_columns(told), names=names)
+    return replace(batch, events=events, runs=batch.runs.drop_columns("usage_revision"))
+
+
+def request(some: Spans, run: int) -> bytes:
     built = ExportTraceServiceRequest()
     block = built.resource_spans.add().scope_spans.add()
     for number, parent, agent, tokens in some:
@@ -49,7 +78,7 @@ def send(store: Store, some: Spans, *, run: int = 1) -> None:
             span.attributes.add(key="gen_ai.agent.name").value.string_value = agent
         if tokens is not None:
             span.attributes.add(key="gen_ai.usage.input_tokens").value.int_value = tokens
-    store.write_spans(read_requests([built.SerializeToString()]).batch)
+    return built.SerializeToString()
 
 
 def used(store: Store) -> Any:
@@ -58,14 +87,16 @@ def used(store: Store) -> Any:
         return sorted((str(group["group"]), group["usage"]) for group in groups)
 
 
-def written_down(store: Store) -> list[Any]:
-    """What is written of the events, by their number, where it holds."""
+def written_down(store: Store, *, run: int | None = None) -> list[Any]:
+    """What is written of the events, by their number, where it holds; of one run's, if told."""
     question = """
         SELECT e.id, usage_counts, usage_agent_name FROM execution_events e JOIN workflow_runs r ON r.id = e.run_id
-        WHERE r.usage_revision = r.revision AND usage_counts IS NOT NULL ORDER BY e.id
+        WHERE r.usage_revision = r.revision AND usage_counts IS NOT NULL AND r.id = coalesce(CAST(:run AS UUID), r.id)
+        ORDER BY e.id
     """
+    run_id = None if run is None else str(UUID(int=run))
     with store.read() as reader:
-        return [tuple(row.values()) for row in reader.rows(text(question))]
+        return [tuple(row.values()) for row in reader.rows(text(question), {"run": run_id})]
 
 
 def count_all(store: Store) -> None:
@@ -78,18 +109,81 @@ def count_all(store: Store) -> None:
 def test_answers_are_the_same_before_and_after(
     tmp_path_factory: pytest.TempPathFactory, portions: list[tuple[Spans, int, bool]]
 ) -> None:
-    """Whatever of two runs is counted before more of them comes, the figures are those of nothing being counted."""
+    """Whatever of two runs is counted, on arrival or before more of them comes, the figures are those of nothing being
+    counted."""
     folder = tmp_path_factory.mktemp("counted")
     with closing(Store.open(str(folder / "a"))) as counted, closing(Store.open(str(folder / "b"))) as plain:
         for some, run, is_counted in portions:
             send(plain, some, run=run)
-            send(counted, some, run=run)
+            send(counted, some, run=run, counted=True)
             if is_counted:
                 count_all(counted)
             assert used(counted) == used(plain)
         count_all(counted)
         assert used(counted) == used(plain)
         assert counted.count_usage() == 0
+
+
+@pytest.fixture(scope="module")
+def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    with closing(Store.open(str(tmp_path_factory.mktemp("shared") / "clew.duckdb"))) as store:
+        yield store
+
+
+_NEXT_RUN = count(1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(drawn=branching)
+def test_runs_that_arrive_whole_are_counted(shared_store: Store, drawn: list[Any]) -> None:
+    """What is stored with them is what counting later writes down."""
+    whole, later = next(_NEXT_RUN), next(_NEXT_RUN)
+    send(shared_store, trees(drawn), run=whole, counted=True)
+    assert shared_store.count_usage() == 0
+    send(shared_store, trees(drawn), run=later)
+    assert shared_store.count_usage() == 1
+    assert written_down(shared_store, run=whole) == written_down(shared_store, run=later)
+
+
+@pytest.mark.parametrize(
+    "unclear",
+    [
+        [(1, None, "planner", None), (2, 1, None, 3), (2, 1, "engineer", 4)],
+        [(1, 2, None, None), (2, 1, None, 3)],
+        [
+            (1, None, "planner", None),
+            *((n, n - 1, None, None) for n in range(2, LEVELS_MAX + 2)),
+            (99, LEVELS_MAX + 1, None, 1),
+        ],
+    ],
+    ids=["a span id twice", "a ring", "deep"],
+)
+def test_what_is_not_clear_on_arrival_is_counted_later(store: Store, unclear: Spans) -> None:
+    """Beside another run that is."""
+    batch = read_requests([request(unclear, 1), request([(1, None, "planner", 50)], 2)]).batch
+    store.write_spans(batch)
+    assert written_down(store) == [(1, True, "planner")]
+    count_all(store)
+    assert len(written_down(store)) > 1
+
+
+def test_log_records_of_a_run_change_no_usage(store: Store) -> None:
+    """What holds of its events holds when records of it come beside; what does not hold does not then either."""
+    send(store, [(1, None, "planner", 50)], run=log_requests.RUN.int, counted=True)
+    log_requests.send(store, log_requests.request(log_requests.record()))
+    assert written_down(store) == [(1, True, "planner")]
+    send(store, [(2, 1, None, 30)], run=log_requests.RUN.int, counted=True)
+    log_requests.send(store, log_requests.request(log_requests.record("more")))
+    assert written_down(store) == []
+
+
+def test_spans_after_log_records_of_their_run_are_counted_later(store: Store) -> None:
+    """The run is there before them."""
+    log_requests.send(store, log_requests.request(log_requests.record()))
+    send(store, [(1, None, "planner", 50)], run=log_requests.RUN.int, counted=True)
+    assert written_down(store) == []
+    count_all(store)
+    assert written_down(store) == [(1, True, "planner")]
 
 
 def test_each_event_says_whether_it_counts_and_for_whom(store: Store) -> None:

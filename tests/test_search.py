@@ -152,7 +152,7 @@ TIMES = {
 @pytest.mark.parametrize("middle", [None, 20_000], ids=["from the end", "from a cursor"])
 def test_windows_are_of_a_bounded_number_of_events(store: Store, moments: Sequence[int], middle: int | None) -> None:
     """They are few, cover all of the time that is wanted once, newest first, and each holds GROWTH_MAX times what the
-    one before may, the first twice the effort's, or a single instant. Finding them asks little, whenever events were."""
+    one before may, the first twice the effort's, or a single instant. It asks little, whenever events were."""
     store.write_spans(read_requests([_spans_at(moments)]).batch)
     cursor = None if middle is None else SearchCursor(started_at_unix_nano=START + middle).text()
     windows, asked = _windows(store, SearchWanted(cursor=cursor), Effort(60, 200))
