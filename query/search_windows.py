@@ -24,7 +24,7 @@ from .search_parameters import SearchWanted
 Between = tuple[int, int]
 Rows = TypeVar("Rows", bound=Sized)
 
-GROWTH_MAX = 16
+GROWTH_MAX = 64
 RECENT_NS = 10 * 10**9
 _INT64_MAX = (1 << 63) - 1
 

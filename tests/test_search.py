@@ -16,11 +16,12 @@ from sqlalchemy import func, literal
 from sqlalchemy.event import listen, remove
 
 from clew.collector.projection import read_requests
+from clew.query import search_windows
 from clew.query.events import EVENTS
 from clew.query.search import search_events, search_runs
 from clew.query.search_answers import FoundEvents, FoundRuns
 from clew.query.search_parameters import SearchCursor, SearchWanted
-from clew.query.search_windows import GROWTH_MAX, Between, Effort, Timeline
+from clew.query.search_windows import GROWTH_MAX, RECENT_NS, Between, Effort, Timeline
 from clew.storage import EventLink, EventLog, Reader, Store
 
 from .conftest import ApiReader, Rows
@@ -174,11 +175,21 @@ def test_a_window_of_dense_times_holds_enough(store: Store) -> None:
     assert asked <= 5
 
 
-def test_searching_everything_takes_few_windows(store: Store) -> None:
+def test_the_window_of_what_comes_now_takes_one_guess(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While more comes than came before, the runs of the last seconds tell how much that is."""
+    before, now = range(0, 10**12, 10**9), range(10**12, 10**12 + RECENT_NS, 10**6)
+    store.write_spans(read_requests([_spans_at((*before, *now))]).batch)
+    monkeypatch.setattr(search_windows.time, "time_ns", lambda: START + now.stop)
+    [(first, last), *_], asked = _windows(store, SearchWanted(), Effort(60, 200), found=[[1] * 51])
+    assert 150 <= (last - first) // now.step < 400
+    assert asked == 2
+
+
+def test_searching_everything_takes_two_windows(store: Store) -> None:
     """Of fifty times what the first window holds, with one look at each window's number of events but the last's."""
     store.write_spans(read_requests([_spans_at(EVEN)]).batch)
     windows, asked = _windows(store, SearchWanted(), Effort(60, 200))
-    assert (len(windows), asked) == (3, 3)
+    assert (len(windows), asked) == (2, 2)
 
 
 def test_the_next_window_is_as_long_as_it_likely_takes(store: Store) -> None:
