@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, FastAPI, Header, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -25,6 +25,7 @@ from .figures_api import figures
 from .jaeger import jaeger_v1, jaeger_v3
 from .live_api import Streams, live
 from .mcp_api import mcp_route
+from .parameters import each_once
 from .provenance_api import provenance
 from .search_api import search
 from .sql_api import SqlDesk, sql
@@ -59,23 +60,21 @@ def build_app(  # noqa: PLR0913 the parts that meet here
     app.state.streams = Streams()
     app.state.run_as_otlp = run_as_otlp
     answer_errors(app)
-    app.include_router(figures)  # before what takes any word for a run's id
-    app.include_router(api)
-    app.include_router(provenance)
-    app.include_router(search)
-    app.include_router(live)
-    app.include_router(sql)
-    app.include_router(jaeger_v1)
+    # Figures before what takes any word for a run's id.
+    own, of_jaeger = [figures, api, provenance, search, live, sql], [jaeger_v1]
     if run_as_otlp is not None:
-        app.include_router(otlp)
+        own.append(otlp)
     if spans_in_bulk is not None:
         app.state.spans_in_bulk = spans_in_bulk
-        app.include_router(export)
-        app.include_router(jaeger_v3)
+        own.append(export)
+        of_jaeger.append(jaeger_v3)
     if exports is not None:
         app.state.export_states = exports
-        app.include_router(exports_router)
-    app.include_router(operation)
+        own.append(exports_router)
+    for router in (*own, operation):
+        app.include_router(router, dependencies=[Depends(each_once)])
+    for router in of_jaeger:
+        app.include_router(router)
     routes = [*routes, mcp_route(app)]
     app.router.routes.extend(routes)
     app.state.given_routes = routes

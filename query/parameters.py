@@ -5,19 +5,22 @@ from __future__ import annotations
 import re
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections import Counter
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
 
 import orjson
-from fastapi import Path, Query
+from fastapi import Path, Query, Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from ..storage.ids import event_id_text, parse_event_id, parse_run_id, run_id_text
 from ..storage.schema.workflow import RUN_STATUSES
 from .errors import InvalidParameter
 
+# All others may be given once.
+GIVEN_OFTEN = frozenset({"run"})
 PAGE_ROWS_DEFAULT = 50
 PAGE_ROWS_MAX = 1000
 # Each file's event is looked up in the tree of its run.
@@ -314,6 +317,14 @@ class FileEventsWanted(PageWanted):
         PAGE_ROWS_DEFAULT
     )
     cursor: _HexCursor | None = _CURSOR
+
+
+async def each_once(request: Request) -> None:
+    """Raises InvalidParameter for a parameter that is given twice: which of them should count?"""
+    given = Counter(name for name, _ in request.query_params.multi_items())
+    for name, times in given.items():
+        if times > 1 and name not in GIVEN_OFTEN:
+            raise InvalidParameter(f"{name} is given {times} times; give it once", parameter=name)
 
 
 RunsQuery = Annotated[RunsWanted, Query()]

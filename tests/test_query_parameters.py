@@ -124,10 +124,12 @@ _RUN = "5b8efff798038103d269b633813fc60c"
         ({"limit": "1000000000"}, "limit"),
         ({"cursor": "garbage"}, "cursor"),
         ({"cursor": "2147483648-x"}, "cursor"),
+        ({"since": ["1", "2"]}, "since"),
+        ({"limit": ["7", "7"]}, "limit"),
     ],
     ids=str,
 )
-def test_every_address_refuses_what_makes_no_sense(demo_server: Any, asked: dict[str, str], blamed: str) -> None:
+def test_every_address_refuses_what_makes_no_sense(demo_server: Any, asked: dict[str, Any], blamed: str) -> None:
     """Whatever takes these parameters says 400 and names the one to blame; Jaeger's addresses say it as Jaeger does."""
     needed = {"a": _RUN, "b": _RUN, "path": "x"}
     with httpx.Client(base_url=demo_server.http_url, trust_env=False) as client:
