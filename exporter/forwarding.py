@@ -141,7 +141,7 @@ class Forwarding:
 
     def _lag(self, cursor: ExportCursor, where: ColumnElement[bool] | None) -> tuple[int, float]:
         signal, after = Signal(cursor.signal), Position.parse(cursor.position)
-        with self._store.read() as reader:
+        with self._store.read(awaited=False) as reader:
             first = outgoing(reader, signal, after, records_max=1, where=where)
             if first is None:
                 return 0, 0.0
@@ -228,7 +228,7 @@ class _Lane:
         committed = self._store.commits.last
         if committed <= self._read_up_to:
             return None
-        with self._store.read() as reader:
+        with self._store.read(awaited=False) as reader:
             read = outgoing(reader, self._signal, self._position, records_max=self._records_max, where=self.where)
         if read is not None:
             return read, Batch(self.cursor.target, self._signal, read.request, read.records)

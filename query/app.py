@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from sqlalchemy import literal, select
 from starlette.routing import BaseRoute, Route
 
 from .. import __version__
-from ..storage import Reader, SqlLimits, Store
+from ..storage import SqlLimits, Store
 from . import answers
 from .api import ERRORS, Ask, api, json_response, otlp
 from .asking import Asker
@@ -107,7 +108,7 @@ async def healthz() -> Response:
 @operation.get("/readyz", response_model=answers.State, summary="Does the store answer?")
 async def readyz(asker: Ask) -> Response:
     """Answers once the store has answered a question."""
-    await asker.ask(_probe)
+    await asker.run(_probe.__name__, partial(_probe, asker.store))
     return json_response({"status": "ok"})
 
 
@@ -123,5 +124,6 @@ def metrics(request: Request, accept: Annotated[str, Header(include_in_schema=Fa
     return Response(encode(request.app.state.registry), headers={"Content-Type": content_type})
 
 
-def _probe(reader: Reader) -> None:
-    reader.rows(select(literal(1)))
+def _probe(store: Store) -> None:
+    with store.read(awaited=False) as reader:
+        reader.rows(select(literal(1)))

@@ -58,6 +58,7 @@ class SqlDesk:
 
     def __init__(self, store: Store, limits: SqlLimits) -> None:
         self._selecting = Selecting(store.engine)
+        self._audience = store.audience
         self._limits = limits
         self._turns = CapacityLimiter(ANSWERED_AT_ONCE_MAX)
         self._threads = CapacityLimiter(2 * ANSWERED_AT_ONCE_MAX)
@@ -94,7 +95,8 @@ class SqlDesk:
         rows_max = min(question.limit or self._limits.rows_max, self._limits.rows_max)
         limits = replace(self._limits, rows_max=rows_max)
         try:
-            answer = self._selecting.select(question.query, question.parameters, limits, form.written)
+            with self._audience.waits():
+                answer = self._selecting.select(question.query, question.parameters, limits, form.written)
         except (QueryRefused, QueryFailed) as error:
             raise SqlRefused(str(error), parameter="query") from error
         except QueryTooLarge as error:

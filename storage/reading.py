@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import warnings
@@ -65,6 +66,32 @@ def _compiled(statement: ClauseElement, dialect: Dialect) -> SQLCompiler:
     compiled = statement.compile(dialect=dialect)
     assert isinstance(compiled, SQLCompiler)  # noqa: S101 only DDL compiles to anything else
     return compiled
+
+
+class Audience:
+    """Whether somebody waits for answers, or did lately. Any thread may tell."""
+
+    def __init__(self) -> None:
+        self._waiting = 0
+        self._left_at = -math.inf
+        self._turn = threading.Lock()
+
+    @contextmanager
+    def waits(self) -> Iterator[None]:
+        """Somebody waits within."""
+        with self._turn:
+            self._waiting += 1
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._waiting -= 1
+                self._left_at = time.monotonic()
+
+    @property
+    def away_s(self) -> float:
+        """For how many seconds nobody has waited: 0 while somebody does, infinite before anybody did."""
+        return 0.0 if self._waiting else time.monotonic() - self._left_at
 
 
 class Reads:

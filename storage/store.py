@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-
-from sqlalchemy import QueuePool
 
 from . import migrate
 from .batch import SpanBatch, WriteOutcome
@@ -17,7 +16,7 @@ from .engine import database_path, open_engine
 from .errors import CLOSING
 from .hashed import HashedBatch, PreparedHashed, prepare_hashed
 from .preparing import PreparedBatch, prepare
-from .reading import Reader, Reads
+from .reading import Audience, Reader, Reads
 from .writing import Writer
 
 # A statement looks for being ended many times a second.
@@ -35,7 +34,7 @@ class Store:
             migrate.prepare(self.engine, str(path))
             self._writer = Writer(self.engine)
             self._reads = Reads(self.engine)
-            self._held = self._connections_in_use()
+            self.audience = Audience()
         except BaseException:
             self.engine.dispose()
             raise
@@ -73,7 +72,7 @@ class Store:
         """Works out whose usage counts for some of the runs that have changed, oldest first, see `counting`; returns
         how many, 0 where all are current. Runs whose last event started in the last `quiet_s` seconds, if any, are left
         for later. Raises QueryTimeout and WriteFailed, and then nothing is changed."""
-        with self.read() as reader:
+        with self.read(awaited=False) as reader:
             portion = count_portion(reader, before=time.time_ns() - int(quiet_s * 1e9) if quiet_s else None)
         if portion.runs.num_rows:
             self._writer.write_usage(portion)
@@ -105,18 +104,16 @@ class Store:
         self._writer.compacts_arrivals = wanted
 
     @property
-    def is_read(self) -> bool:
-        """Whether somebody reads at this moment; SQL from outside, whose connections are its own, is not known of."""
-        return self._connections_in_use() > self._held
-
-    @property
     def commits(self) -> Commits:
         """The order of commits, and the last one's stamp."""
         return self._writer.commits
 
-    def read(self, *, seconds_max: float = 30.0) -> AbstractContextManager[Reader]:
-        """A read-only transaction, ended after `seconds_max` seconds. Raises QueryTimeout within."""
-        return self._reads.transaction(seconds_max)
+    @contextmanager
+    def read(self, *, seconds_max: float = 30.0, awaited: bool = True) -> Iterator[Reader]:
+        """A read-only transaction, ended after `seconds_max` seconds. Raises QueryTimeout within. Unless nobody waits
+        for what it finds, it tells `audience`, for whom `Upkeep` prepares what is stored."""
+        with self.audience.waits() if awaited else nullcontext(), self._reads.transaction(seconds_max) as reader:
+            yield reader
 
     def end_reads(self) -> None:
         """Ends the reads under way, which raise QueryTimeout; returns when they are over, within READS_END_S_MAX."""
@@ -127,8 +124,3 @@ class Store:
         self.end_reads()
         self._writer.close()
         self.engine.dispose()
-
-    def _connections_in_use(self) -> int:
-        pool = self.engine.pool
-        assert isinstance(pool, QueuePool)  # noqa: S101 as the engine is made
-        return pool.checkedout()

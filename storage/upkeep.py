@@ -36,7 +36,6 @@ class Upkeep:
         self._store = store
         self._idle_s = idle_s
         self._looked_at, self._busy_s = time.monotonic(), store.busy_s
-        self._read_at = -WATCHED_S
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="clew-upkeep")
         self._thread.start()
@@ -53,7 +52,7 @@ class Upkeep:
 
     def _step(self) -> float:
         """Does a portion of what is due and possible; returns how many seconds to leave the store alone."""
-        busy_share, is_watched = self._busy_share(), self._is_watched()
+        busy_share, is_watched = self._busy_share(), self._store.audience.away_s < WATCHED_S
         self._store.compacts_arrivals = is_watched or busy_share <= ROOMY_SHARE_MAX
         is_busy = busy_share > BUSY_SHARE_MAX
         if is_busy and not is_watched:
@@ -77,7 +76,7 @@ class Upkeep:
         if is_written and not is_busy:
             return 3
         # Usage is mostly worked out by reading, and a question works out itself what is not worked out yet.
-        return 1 if is_busy or self._store.is_read else 0
+        return 1 if is_busy or self._store.audience.away_s == 0 else 0
 
     def _portion(self) -> bool:
         """Returns whether there may be more to do."""
@@ -88,12 +87,6 @@ class Upkeep:
         counted = self._store.count_usage(quiet_s=QUIET_S)
         compacted = 0 if is_busy else self._store.compact()
         return bool(counted or compacted)
-
-    def _is_watched(self) -> bool:
-        now = time.monotonic()
-        if self._store.is_read:
-            self._read_at = now
-        return now - self._read_at < WATCHED_S
 
     def _busy_share(self) -> float:
         """Of the time since it was last asked, the share that writes took."""

@@ -274,6 +274,18 @@ def test_a_busy_store_is_kept_up_for_readers(filled: Store) -> None:
     assert answer(filled, COMPACTED) == PORTION_ROWS
 
 
+@pytest.mark.parametrize("awaited", [True, False], ids=["read", "for nobody"])
+def test_a_busy_store_is_kept_up_for_who_read_lately(filled: Store, *, awaited: bool) -> None:
+    """Who asked within the last minute likely asks again; what is read to be sent on, say, nobody waits for."""
+    batch = read_requests([request(range(PORTION_ROWS))]).batch
+    with filled.read(awaited=awaited):
+        pass
+    with closing(Upkeep(filled, idle_s=DEADLINE_S)) as kept_up:
+        filled.write_spans(batch)
+        kept_up._step()
+    assert filled.compacts_arrivals == awaited
+
+
 def test_what_arrives_in_a_store_with_time_is_compacted(store: Store) -> None:
     """Also where nobody reads."""
     with closing(Upkeep(store, idle_s=0.01)):

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -167,6 +168,14 @@ def test_index_lists_every_address(api: Api) -> None:
 def test_health_and_readiness(api: Api) -> None:
     """The process says it is up, the store says that it answers."""
     assert api.get("/healthz", answers.State) == api.get("/readyz", answers.State) == {"status": "ok"}
+
+
+def test_who_asks_is_noticed(api_client: httpx.Client, store: Store) -> None:
+    """For them the store is kept up; a probe of readiness waits for no answer about what is stored, SQL does."""
+    assert api_client.get("/readyz").is_success
+    assert store.audience.away_s == inf
+    assert api_client.post("/api/sql", json={"query": "SELECT 1"}).is_success
+    assert store.audience.away_s < inf
 
 
 def test_metrics_are_prometheus_text(api: Api) -> None:
