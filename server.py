@@ -6,6 +6,7 @@ import errno
 import gc
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -34,6 +35,8 @@ from .storage import SqlLimits, Store, Upkeep
 GRACE_S = 5.0
 # How long questions under way when the server stops have for their answer.
 ANSWERS_S = 2.0
+# EX_SOFTWARE of sysexits.h: whoever keeps it running may start it again.
+EXIT_DAMAGED = 70
 
 
 class CannotServe(Exception):
@@ -60,6 +63,7 @@ def serving(settings: Settings, on_end: Callable[[], None]) -> Iterator[Addresse
     targets = _targets(settings)
     with ExitStack() as parts:
         store = parts.enter_context(closing(Store.open(settings.database)))
+        store.damage.on_notice = end_at_once
         parts.enter_context(closing(Upkeep(store)))
         registry = CollectorRegistry()
         forwarding = parts.enter_context(closing(_forwarding(store, targets, registry)))
@@ -89,6 +93,13 @@ def serving(settings: Settings, on_end: Callable[[], None]) -> Iterator[Addresse
             store.path,
             tuple((target.name, target.address) for target in targets),
         )
+
+
+def end_at_once(reason: str) -> None:
+    """As a killed process ends, which loses nothing that was acknowledged; closing the file could."""
+    print(f"clew: the engine failed: {reason}", file=sys.stderr)
+    print("clew: ended at once; all that was acknowledged is stored. Start clew again", file=sys.stderr, flush=True)
+    os._exit(EXIT_DAMAGED)
 
 
 def _targets(settings: Settings) -> list[Target]:

@@ -35,7 +35,7 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from ..storage import Variant, may_be_history
+from ..storage import Variant, histories_that_say, may_be_history
 from . import filter as meant
 from .events import EVENTS, LINKS, LOGS, RESOURCES, SCOPES, among_events, json_text
 from .filter import Order, Term
@@ -134,7 +134,7 @@ def _has(table: Any, *tests: Condition) -> Condition:
 
 def _says(text: str, parts_between: Between) -> Condition:
     """Free text: in the event's name, status message and attributes, its logs' names, contents and attributes, its
-    messages."""
+    messages. What repeats a conversation is not looked through where messages are what is new in it."""
     as_json = json.dumps(text, ensure_ascii=False)[1:-1]
     of_log = (_contains(LOGS.c.name, text), _contains(LOGS.c.content, text))
     in_logs = or_(*of_log, _contains(json_text(LOGS.c.attributes), as_json))
@@ -144,6 +144,7 @@ def _says(text: str, parts_between: Between) -> Condition:
         _contains(json_text(EVENTS.c.attributes), as_json),
         _owned(Owner.LOG, in_logs, parts_between),
         _has(MESSAGES, _contains(MESSAGES.c.content, text)),
+        and_(histories_that_say(as_json), not_(_has(MESSAGES))),
     )
 
 

@@ -14,7 +14,8 @@ from ..storage.ids import event_id_text, run_id_text
 from .filter import EVERYTHING, parse
 from .parameters import PAGE_ROWS_DEFAULT, Limit, StartedBetween
 
-_CURSOR = re.compile(r"(\d{1,18}|[1-8]\d{18})-([0-9a-f]{32})-([0-9a-f]{16})", re.ASCII)
+_CURSOR = re.compile(r"(\d{1,19})-([0-9a-f]{32})-([0-9a-f]{16})", re.ASCII)
+_INT64_MAX = (1 << 63) - 1
 _TEXT = WithJsonSchema({"type": "string"})
 _FILTER = WithJsonSchema({"type": "string", "examples": ['agent = "engineer" and duration > 250ms']})
 
@@ -46,7 +47,7 @@ class SearchCursor(BaseModel):
     def parse(cls, text: str) -> SearchCursor:
         """The cursor of that text. Raises ValueError."""
         found = _CURSOR.fullmatch(text)
-        if found is None:
+        if found is None or int(found[1]) > _INT64_MAX:
             raise ValueError("not a cursor of this server; pass next_cursor of the page before as it came")
         event_id = int.from_bytes(bytes.fromhex(found[3]), "big", signed=True)
         return cls(started_at_unix_nano=int(found[1]), run_id=UUID(found[2]), event_id=event_id)

@@ -35,7 +35,7 @@ from .errors import (
     WriteFailed,
 )
 from .export_cursors import ExportCursors
-from .histories import may_be_history
+from .histories import histories_that_say, may_be_history
 from .ids import InvalidId, event_id_text, parse_event_id, parse_run_id, run_id_text
 from .persistence import CheckpointWarning, DualPersistenceManager
 from .preparing import PreparedBatch, prepare
@@ -159,6 +159,7 @@ __all__ = [
     "column_sentence",
     "event_id_text",
     "get_db_session",
+    "histories_that_say",
     "init_database",
     "may_be_history",
     "may_have_attribute",

@@ -28,6 +28,7 @@ import numpy as np
 import pyarrow as pa
 from sqlalchemy import func, select
 
+from .damage import Damage
 from .engine import ROW_GROUP_ROWS, SETTINGS
 from .preparing import PreparedBatch
 from .schema import ExecutionEvent
@@ -54,8 +55,9 @@ def can_arrive_compacted(batch: PreparedBatch) -> bool:
 class Compaction:
     """Compacts events portion by portion, on a connection that nobody else uses meanwhile."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, damage: Damage) -> None:
         self._connection = connection
+        self._damage = damage
         self._portions_since_checkpoint = 0
         self._arrived_since_checkpoint = 0
         self._is_on_arrival = False
@@ -92,7 +94,7 @@ class Compaction:
 
     def portion(self) -> int:
         """Compacts the oldest PORTION_ROWS events that are not; returns how many, 0 where there are fewer."""
-        with self._shredding(ROW_GROUP_ROWS), _transaction(self._connection):
+        with self._shredding(ROW_GROUP_ROWS), self._damage.transaction(self._connection):
             rows = self._rewritten()
         self._portions_since_checkpoint += bool(rows)
         if self._portions_since_checkpoint >= (CHECKPOINT_PORTIONS if rows else 1):
@@ -129,17 +131,6 @@ class Compaction:
     def _set(self, **settings: int | str) -> None:
         for name, value in settings.items():
             self._connection.execute(f"SET GLOBAL {name} = '{value}'")
-
-
-@contextmanager
-def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    connection.begin()
-    try:
-        yield
-    except BaseException:
-        connection.rollback()
-        raise
-    connection.commit()
 
 
 _OLDEST = f"""

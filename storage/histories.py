@@ -21,7 +21,7 @@ import numpy.typing as npt
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-from sqlalchemy import ColumnElement, Connection, bindparam, select, text
+from sqlalchemy import ColumnElement, Connection, Select, Text, and_, bindparam, func, literal, select, text
 
 from .batch import AttributeColumns, ValueType
 from .conversation import CONVERSATION_KEYS, CONVERSATION_PREFIXES
@@ -165,6 +165,34 @@ def _lists(ids: list[bytes]) -> Iterator[list[bytes]]:
             group = []
     if group:
         yield group
+
+
+def histories_that_say(said: str) -> ColumnElement[bool]:
+    """The condition over `execution_events` that its history has this in it, as it stands in JSON, in whatever case."""
+    pieces = list(_pieces_at_marks(said))
+    held = and_(*(_EVENTS.c.history_id.in_(_parts_with(piece)) for piece in pieces))
+    if len(pieces) == 1:
+        return held
+    return and_(held, _says(func.history_text(_EVENTS.c.history_id), said))
+
+
+def _pieces_at_marks(said: str) -> Iterator[str]:
+    """What is surely within one part, wherever a text that has all of it was cut."""
+    whole = said.encode()
+    for start, end in pairwise([0, *(mark.start() for mark in _MARKS.finditer(whole, 1)), len(whole)]):
+        yield whole[start:end].decode()
+
+
+def _parts_with(piece: str) -> Select[Any]:
+    """The ids of parts that say it, and of the lists that lead to them."""
+    held = select(_PARTS.c.id).where(_says(_PARTS.c.text, piece)).cte(recursive=True)
+    lists = select(_PARTS.c.id, func.unnest(_PARTS.c.parts).label("part")).subquery()
+    held = held.union(select(lists.c.id).join(held, lists.c.part == held.c.id))
+    return select(held.c.id)
+
+
+def _says(held: ColumnElement[Any], said: str) -> ColumnElement[bool]:
+    return func.contains(func.lower(held), func.lower(literal(said, Text)))
 
 
 def sessions_of(connection: Connection, condition: ColumnElement[bool]) -> list[str]:

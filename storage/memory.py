@@ -1,8 +1,9 @@
 """How much memory the process may take on, while something runs that could ask for any amount.
 
 Allocations beyond that fail, in the engine as an error of the query that asked, instead of the system ending the
-process. The limit is the whole process's, so nobody should stay at it for long. Linux only; nothing is limited
-elsewhere.
+process. The limit is the whole process's: others would fail as well while somebody stays at it. So it lies far above
+what is meant to be used, where only what asks for much at once comes to it, and fails by it first. Linux only; nothing
+is limited elsewhere.
 """
 
 from __future__ import annotations
@@ -16,8 +17,6 @@ from pathlib import Path
 
 _STATM = Path("/proc/self/statm")
 _RESIDENT, _DATA = 1, 5  # proc_pid_statm(5), in pages
-# What others need meanwhile: their small allocations, and the stack of a thread or two.
-_RESERVE_BYTES = 64 << 20
 
 _turn = threading.Lock()
 _running = 0
@@ -32,14 +31,6 @@ def growth_limited(bytes_max: int) -> Iterator[None]:
         yield
     finally:
         _leave()
-
-
-def stop_growth() -> None:
-    """Lets the process grow hardly any more until all that run under `growth_limited` have ended, so that the one that
-    grows ends at its next large allocation. Does nothing where none runs."""
-    with _turn:
-        if _running:
-            _limit_to(_figure(_DATA) + _RESERVE_BYTES)
 
 
 def resident_bytes() -> int:

@@ -17,6 +17,7 @@ from sqlalchemy import ClauseElement, Connection, Dialect, Engine, Executable, R
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from .damage import Damage
 from .engine import native
 from .errors import QueryTimeout
 
@@ -97,21 +98,26 @@ class Audience:
 class Reads:
     """The read transactions of an engine, each read-only and bounded in time. Those under way can be ended."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, damage: Damage) -> None:
         self._engine = engine
+        self._damage = damage
         self._watch = _Watch()
 
     @contextmanager
     def transaction(self, seconds_max: float) -> Iterator[Reader]:
         """One of at most `seconds_max` seconds. Raises QueryTimeout when they are over, or when it is ended."""
         limit = _Limit(time.monotonic() + seconds_max, seconds_max)
-        with self._engine.connect() as connection, self._begun(connection, limit) as reader:
-            try:
-                yield reader
-            except (DBAPIError, duckdb.Error) as error:
-                if _interrupted(error):
-                    raise QueryTimeout(reader.ended or limit.passed) from error
-                raise
+        try:
+            with self._engine.connect() as connection, self._begun(connection, limit) as reader:
+                try:
+                    yield reader
+                except (DBAPIError, duckdb.Error) as error:
+                    if _interrupted(error):
+                        raise QueryTimeout(reader.ended or limit.passed) from error
+                    raise
+        except (DBAPIError, duckdb.Error) as error:
+            self._damage.look_at(error)
+            raise
 
     def end(self, reason: str, seconds_max: float) -> None:
         """Ends those under way, which raise QueryTimeout with the reason; returns when they or the time are over."""

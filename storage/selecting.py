@@ -21,8 +21,8 @@ from sqlalchemy import Engine
 
 from .engine import native
 from .errors import CLOSING, QueryFailed, QueryTimeout, QueryTooLarge, StorageError
-from .memory import growth_limited, resident_bytes, stop_growth
-from .sandbox import Sandbox
+from .memory import growth_limited, resident_bytes
+from .sandbox import Sandbox, without_end
 
 Parameters = Sequence[Any] | Mapping[str, Any]
 Written = Callable[[Any], str]
@@ -30,8 +30,8 @@ Written = Callable[[Any], str]
 GROWTH_WATCHED_BYTES = 1_250_000_000
 GROWTH_BYTES_MAX = 3_000_000_000
 _WATCHED_EVERY_S = 0.02
-_HEEDED_WITHIN_S = 0.5
 _BATCH_ROWS = 1_024
+_FOR_DEVELOPERS = "\n\nStack Trace:"
 _QUOTED_LINE = re.compile(r"^LINE (\d+): (.*)\n(.*)", re.MULTILINE)
 
 
@@ -75,7 +75,7 @@ class Selecting:
         with self._counted(), self._connection() as connection, _watched(connection, query, limits, self._over):
             self._sandbox.check(connection, query)
             connection.execute("BEGIN TRANSACTION READ ONLY")
-            found = connection.sql(query, params=parameters or None)
+            found = connection.sql(without_end(query), params=parameters or None)
             columns = [SqlColumn(name, str(kind)) for name, kind in zip(found.columns, found.types, strict=True)]
             forms = [written(kind).format(f"#{place}") for place, kind in enumerate(found.types, 1)]
             wanted = ", ".join(f"{form} AS c{place}" for place, form in enumerate(forms))
@@ -162,7 +162,7 @@ def _watched(
     except (duckdb.OutOfMemoryException, MemoryError) as error:
         raise _too_large() from error
     except (duckdb.Error, UnicodeError, OverflowError) as error:
-        raise QueryFailed(_in_lines_of(query, str(error))) from error
+        raise QueryFailed(_in_lines_of(query, str(error).partition(_FOR_DEVELOPERS)[0])) from error
     finally:
         ended.set()
         watching.join()
@@ -186,9 +186,6 @@ def _watch(
         if stopped:
             # Again and again: an interrupt reaches only the statement that runs.
             connection.interrupt()
-        if isinstance(stopped[0] if stopped else None, QueryTooLarge) or time.monotonic() >= until + _HEEDED_WITHIN_S:
-            # The engine heeds an interrupt between vectors only, and one vector can grow past everything.
-            stop_growth()
 
 
 def _in_lines_of(query: str, message: str) -> str:

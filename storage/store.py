@@ -12,6 +12,7 @@ from .batch import SpanBatch, WriteOutcome
 from .commits import Commits
 from .compacting import UNCOMPACTED
 from .counting import count_portion
+from .damage import Damage
 from .engine import database_path, open_engine
 from .errors import CLOSING
 from .hashed import HashedBatch, PreparedHashed, prepare_hashed
@@ -32,8 +33,9 @@ class Store:
         self.engine = open_engine(path)
         try:
             migrate.prepare(self.engine, str(path))
-            self._writer = Writer(self.engine)
-            self._reads = Reads(self.engine)
+            self.damage = Damage()
+            self._writer = Writer(self.engine, self.damage)
+            self._reads = Reads(self.engine, self.damage)
             self.audience = Audience()
         except BaseException:
             self.engine.dispose()

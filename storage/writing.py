@@ -8,8 +8,8 @@ taken as if nothing were repeated, and corrected in the rare case that something
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from time import monotonic
 from typing import NamedTuple
@@ -24,6 +24,7 @@ from .batch import WriteOutcome
 from .commits import Commits
 from .compacting import Compaction, can_arrive_compacted
 from .counting import Portion, write_counted
+from .damage import Damage
 from .engine import native
 from .errors import WriteFailed
 from .hashed import PreparedHashed
@@ -55,11 +56,12 @@ _WriteRuns = Callable[[pa.Table], list[_KnownRun]]
 class Writer:
     """Owns the connection that writes. `write` may be called from several threads; they take turns."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, damage: Damage) -> None:
+        self._damage = damage
         self._holder = engine.raw_connection()
         self._connection = native(self._holder)
         self._turn = threading.Lock()
-        self._compaction = Compaction(self._connection)
+        self._compaction = Compaction(self._connection, damage)
         self._written_at = monotonic()
         self.busy_s = 0.0
         self.compacts_arrivals = False
@@ -69,10 +71,12 @@ class Writer:
     def write(self, batch: PreparedBatch | PreparedHashed) -> WriteOutcome:
         """Stores the batch, see `Store.write_spans` and `Store.write_hashed`."""
         with self._turn:
+            self._damage.refuse()
             began = monotonic()
             try:
                 return self._written(batch)
             except duckdb.Error as error:
+                self._damage.look_at(error)
                 raise WriteFailed(f"not stored: {error}") from error
             finally:
                 self._written_at = monotonic()
@@ -86,8 +90,9 @@ class Writer:
     def write_usage(self, portion: Portion) -> None:
         """See `Store.count_usage`."""
         with self._turn:
+            self._damage.refuse()
             try:
-                with self._transaction():
+                with self._damage.transaction(self._connection):
                     write_counted(self._connection, portion)
             except duckdb.Error as error:
                 raise WriteFailed(f"usage not counted: {error}") from error
@@ -95,9 +100,11 @@ class Writer:
     def compact(self) -> int:
         """See `Store.compact`."""
         with self._turn:
+            self._damage.refuse()
             try:
                 return self._compaction.portion()
             except duckdb.Error as error:
+                self._damage.look_at(error)
                 raise WriteFailed(f"not compacted: {error}") from error
 
     def _written(self, batch: PreparedBatch | PreparedHashed) -> WriteOutcome:
@@ -117,7 +124,7 @@ class Writer:
         # Before it, so that what fails then is not told of a batch that is stored.
         self._compaction.fold_arrivals()
         try:
-            with self._on_arrival(batch), self._transaction():
+            with self._on_arrival(batch), self._damage.transaction(self._connection):
                 outcome = self._store(batch, write_runs)
             committed = True
             self.commits.done()
@@ -263,16 +270,6 @@ class Writer:
         """Runs a statement that names the tables given. The engine looks names that it does not know up among our
         variables, which takes a millisecond less than a view for each."""
         return self._connection.execute(statement, parameters)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.begin()
-        try:
-            yield
-        except BaseException:
-            self._connection.rollback()
-            raise
-        self._connection.commit()
 
 
 _Key = str | int | bytes

@@ -259,6 +259,23 @@ def test_filters_find_histories(store: Store) -> None:
     assert list(found.values()) == [[1, 2, 3, 4, 10], [11], [4], [10], [1, 2, 3, 4, 11]]
 
 
+def test_words_find_what_is_kept_apart(store: Store) -> None:
+    """By the first to say it where it is a message; else wherever it is, however the text is cut, keys included."""
+    page = json.dumps({"url": "https://Example.org", "pages": [{"n": n, "said": f"page {n}\n"} for n in range(99)]})
+    told = {"clew.event.type": text("tool_call"), "clew.inputs": text(page)}
+    send(store, *conversation(4), call(9, told), call(10, told | {"clew.inputs": text(page.replace("98", "Zebra"))}))
+    first = contents(messages(7))[0]
+    for asked, found in (
+        (first, [1]),
+        ("zebra", [11]),
+        ("example.ORG", [10, 11]),
+        ("clew.inputs", [10, 11]),
+        ('"page 97\\n"}, {"n": 98', [10]),
+        ('page 97\\n"}, {"n": 97', []),
+    ):
+        assert _found(store, json.dumps(asked)) == found, asked
+
+
 def _found(store: Store, asked: str) -> list[int]:
     with store.read() as reader:
         rows = reader.rows(select(ExecutionEvent.id).where(of_events(parse(asked))).order_by(ExecutionEvent.id))

@@ -200,6 +200,14 @@ def test_the_next_window_is_as_long_as_it_likely_takes(store: Store) -> None:
     assert [round(held[place + 1] / held[place]) for place in range(2)] == [4, 2]
 
 
+def test_pages_go_on_behind_the_latest_start_there_can_be(store: Store) -> None:
+    """Spans whose start was never set to anything sensible hide no other."""
+    store.write_spans(read_requests([_spans_at([2**64 - 1 - START] * 3 + [0])]).batch)
+    for search, listed, count in ((_events_page, "events", 4), (search_runs, "runs", 1)):
+        pages = _walk(store, search, limit=1)
+        assert sum(len(page[listed]) for page in pages) == count
+
+
 def test_keys_that_differ_in_case_alone_harm_no_search(store: Store, api_reader: ApiReader) -> None:
     """A text is looked for beside values within which two keys differ in case alone. These are found by their text, and
     told as they were sent."""

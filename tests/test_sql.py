@@ -190,6 +190,9 @@ def test_ways_to_write_a_select(api_client: httpx.Client, rows: Any) -> None:
         "SELECT count(*) FROM clew.main.spans s JOIN workflow_runs r ON s.trace_id = run_id_text(r.id)": [[1]],
         "SELECT format('{:.2f}', 1.0), lpad('7', 3, '0')": [["1.00", "007"]],
         "SELECT now() > TIMESTAMP '2020-01-01'": [[True]],
+        "SELECT list_aggregate([1, 2], 'sum'), list_avg([1, 2])": [[3, 1.5]],
+        "SELECT ';ü'; -- and more; or less": [[";ü"]],
+        "/* one */ SELECT 1 ;; -- two\n -- three": [[1]],
     }
     assert {query: _ask(api_client, query)["rows"] for query in written} == written
 

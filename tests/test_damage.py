@@ -1,0 +1,74 @@
+"""An engine that cannot go on: it is noticed, nothing is stored after it, and what was acknowledged before is there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pytest
+from sqlalchemy import text
+
+from clew.server import EXIT_DAMAGED
+from clew.storage import Store
+from clew.storage.damage import Damage
+
+from . import log_requests
+
+# Ends like a server at the first sign; what the engine is asked for makes it fail for good.
+DAMAGED = """
+import resource, sys
+from clew.collector.projection import read_requests
+from clew.server import end_at_once
+from clew.storage import Store
+_, path, request, next_step = sys.argv
+batch = read_requests([open(request, "rb").read()]).batch
+store = Store.open(path)
+store.damage.on_notice = end_at_once
+store.write_spans(batch)
+resource.setrlimit(resource.RLIMIT_DATA, (1_500_000_000, resource.RLIM_INFINITY))
+try:
+    with store.engine.connect() as connection:
+        connection.exec_driver_sql(
+            "SELECT list_aggregate(l, 'reservoir_quantile', 0.5, 40000000) FROM (SELECT [range] l FROM range(100))"
+        )
+except Exception as error:
+    print(error)
+if next_step == "reads":
+    store.uncompacted()
+store.write_spans(batch)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited by Linux's means")
+@pytest.mark.parametrize("next_step", ["reads", "writes"])
+def test_a_server_whose_engine_failed_ends(tmp_path: Path, next_step: str) -> None:
+    """Whatever meets it first, it says so, and a new start finds what was stored."""
+    path, request = tmp_path / "clew.duckdb", tmp_path / "request"
+    request.write_bytes(log_requests.spans())
+    command = [sys.executable, "-c", DAMAGED, str(path), str(request), next_step]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == EXIT_DAMAGED, ended.stderr
+    assert "the engine failed" in ended.stderr
+    assert "Start clew again" in ended.stderr
+    store = Store.open(str(path))
+    with store.read() as reader:
+        assert [dict(row) for row in reader.rows(text("SELECT count(*) AS n FROM execution_events"))] == [{"n": 1}]
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "is_damage"),
+    [
+        ("Failed to commit: Failed to allocate block of 262144 bytes", True),
+        ('Failed to commit: Could not write file "x.wal": No space left on device', False),
+    ],
+)
+def test_a_commit_that_fails_is_damage_but_for_a_full_disk(said: str, *, is_damage: bool) -> None:
+    """The engine takes back what a full disk has no room for."""
+    damage, told = Damage(), []
+    damage.on_notice = told.append
+    damage.look_at(duckdb.TransactionException(said), at_commit=True)
+    damage.look_at(duckdb.ConstraintException("a key is there already"))
+    assert told == ([said] if is_damage else [])
