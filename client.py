@@ -58,7 +58,7 @@ class Client:
                 if not answer.is_success:
                     answer.read()
                     self._refused(answer)
-                yield from answer.iter_lines()
+                yield from _lines(answer.iter_text())
         except httpx.HTTPError as error:
             raise Interrupted(self._unanswered(error)) from error
 
@@ -144,3 +144,14 @@ class Client:
         if isinstance(error, httpx.TimeoutException):
             return f"{self.url} did not answer within {_ANSWER_S} s"
         return f"{self.url} does not answer as clew does ({error}); is that its HTTP port?"
+
+
+def _lines(pieces: Iterator[str]) -> Iterator[str]:
+    """Whole lines. Only newlines end them: texts within may hold what Unicode takes for an end of a line too."""
+    begun: list[str] = []
+    for piece in pieces:
+        first, *others = piece.split("\n")
+        begun.append(first)
+        for other in others:
+            yield "".join(begun)
+            begun = [other]

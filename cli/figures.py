@@ -25,7 +25,7 @@ def figures(
     until: Until = None,
     histogram: Annotated[bool, typer.Option("--histogram", help="Draw how many events lasted how long.")] = False,
     usage: Annotated[bool, typer.Option(help="Count tokens and cost; over millions of events that takes long.")] = True,
-    limit: Limit = 50,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many groups at most.")] = 50,
     url: Url = LOCAL_URL,
     as_json: AsJson = False,
 ) -> None:

@@ -151,10 +151,12 @@ def _instant(text: str | None, otherwise: int) -> int:
 
 def _output(path: Path | None, choice: dict[str, object], is_text: bool) -> "Output":
     from ..transfer import TransferError
-    from ..transfer.output import FileOutput, StreamOutput
+    from ..transfer.output import CODING_SUFFIXES, StreamOutput, output_to
 
+    if path is not None and choice["format"] == "parquet" and path.suffix in CODING_SUFFIXES:
+        raise TransferError(f"a Parquet file is compressed within; name it {path.with_suffix('').name}")
     if path is not None:
-        return FileOutput(path, choice)
+        return output_to(path, choice)
     if sys.stdout.isatty() and not is_text:
         raise TransferError("this format is not for a terminal; name a file with --output, or pipe it on")
     return StreamOutput(sys.stdout.buffer)

@@ -130,9 +130,14 @@ class ChosenSpans:
         request, spans = (b"", 0) if portion is None else (portion.request, portion.records)
         return Page(request, spans, None if place is None else place.text())
 
+    @property
+    def _last_start(self) -> int:
+        """Of the latest run. Nothing comes after the end of all time, where starts are that are too late."""
+        return self.until - 1 if self.until < _LAST else _LAST
+
     def _of_runs(self, statement: Select[Any]) -> Select[Any]:
         started = _RUNS.c.started_at_unix_nano
-        statement = statement.where(started >= self.since, started < self.until)
+        statement = statement.where(started >= self.since, started <= self._last_start)
         return statement.where(_RUNS.c.id.in_(self.run_ids)) if self.run_ids else statement
 
     def _values(self, after: _Place | None) -> dict[str, Any]:
@@ -140,7 +145,7 @@ class ChosenSpans:
         behind = after or _Place(-1, NO_RUN, 0, 0)
         return {
             "since": self.since,
-            "until": self.until,
+            "last_start": self._last_start,
             "after_start": behind.run_started_at,
             "after_run": UUID(behind.run_id),
             "begun_run": UUID(NO_RUN if behind.is_end else behind.run_id),
@@ -158,14 +163,14 @@ class _Run(NamedTuple):
 def _runs_behind(*conditions: ColumnElement[bool]) -> Select[Any]:
     """Runs in their order, after the one that is begun, wherever a late span has moved that one."""
     run_id, started, last_started = _RUNS.c.id, _RUNS.c.started_at_unix_nano, _RUNS.c.last_started_at_unix_nano
-    since, until, after_start, limit = (
-        bindparam(name, type_=BigInteger, required=False) for name in ("since", "until", "after_start", "runs_max")
+    since, last_start, after_start, limit = (
+        bindparam(name, type_=BigInteger, required=False) for name in ("since", "last_start", "after_start", "runs_max")
     )
     after_run, begun_run = (bindparam(name, type_=run_id.type, required=False) for name in ("after_run", "begun_run"))
     is_begun = run_id == begun_run
     later = or_(started > after_start, and_(started == after_start, run_id > after_run), is_begun)
     statement = select(run_id, started, last_started, _RUNS.c.event_count)
-    statement = statement.where(started >= since, started < until, later, *conditions)
+    statement = statement.where(started >= since, started <= last_start, later, *conditions)
     return statement.order_by(~is_begun, started, run_id).limit(limit)
 
 

@@ -255,7 +255,8 @@ class _Parser:
         try:
             return field_named(word.text, None if key is None else _unquoted(key.text))
         except UnknownField as error:
-            raise FilterError(str(error), word.position) from error
+            in_quotes = ", a text to search for in quotes" if error.may_be_text else ""
+            raise FilterError(f"{error}{in_quotes}", word.position) from error
 
     def _test(self, field: Field) -> Term:
         if not self._test_follows():

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from enum import Enum
@@ -69,7 +69,11 @@ class Field:
 
 
 class UnknownField(ValueError):
-    """No field has that name; the message names near ones."""
+    """No field has that name; the message tells what to write. `may_be_text`: it is a word like any other."""
+
+    def __init__(self, message: str, *, may_be_text: bool = False) -> None:
+        super().__init__(message)
+        self.may_be_text = may_be_text
 
 
 def field_named(name: str, key: str | None = None) -> Field:
@@ -82,7 +86,9 @@ def field_named(name: str, key: str | None = None) -> Field:
         return found
     if name in ATTRIBUTES:
         raise UnknownField(f'name an attribute: {name}["its.key"]')
-    raise UnknownField(f"there is no field {name[:80]!r}{_advice(name[:80])}")
+    advice = _advice(name[:80])
+    may_be_text = "." not in name and "attributes[" in advice
+    raise UnknownField(f"there is no field {name[:80]!r}; {advice}", may_be_text=may_be_text)
 
 
 def read_value(field: Field, text: str, *, quoted: bool) -> Value:
@@ -117,12 +123,19 @@ def _engine() -> duckdb.DuckDBPyConnection:
 
 
 def _advice(name: str) -> str:
-    is_an_attribute = "." in name and not name.startswith(tuple(owner.value for owner in Owner if owner.value))
-    near = () if is_an_attribute else get_close_matches(name, [*FIELDS, *ALIASES], n=1)
-    if near:
-        return f"; {near[0]} is one"
-    in_quotes = "" if is_an_attribute else ", a text to search for in quotes"
-    return f'; an attribute is written attributes["{name}"]{in_quotes}'
+    owner, _, key = name.partition(".")
+    names = [*FIELDS, *ALIASES]
+    if owner in _OF_EVENTS and key in names:
+        return f"{key} is one"
+    if owner in ATTRIBUTES and key:
+        return _advice_on_attribute(owner, key, [known for known in names if known.startswith(f"{owner}.")])
+    near = get_close_matches(name, names, n=1) if not key or owner in _OWNERS else ()
+    return f"{near[0]} is one" if near else f'an attribute is written attributes["{name}"]'
+
+
+def _advice_on_attribute(owner: str, key: str, names: Sequence[str]) -> str:
+    near = get_close_matches(f"{owner}.{key}", names, n=1, cutoff=_VERY_NEAR) if "." not in key else ()
+    return f"{near[0]} is one" if near else f'an attribute is written {owner}["{key}"]'
 
 
 _WHOLE = re.compile(r"[-+]?\d{1,300}", re.ASCII)
@@ -267,7 +280,15 @@ ALIASES: Mapping[str, str] = {
     "scope_name": "scope.name",
     "link.run_id": "link.linked_run_id",
     "link.event_id": "link.linked_event_id",
+    "link.trace_id": "link.linked_run_id",
+    "link.span_id": "link.linked_event_id",
+    "log.body": "log.content",
 }
+
+# What else an event's own fields may be called by.
+_OF_EVENTS = ("span", "event")
+_OWNERS = tuple(owner.value.rstrip(".") for owner in Owner if owner.value)
+_VERY_NEAR = 0.8
 
 _WITH_ATTRIBUTES = (Owner.RESOURCE, Owner.SCOPE, Owner.LOG, Owner.LINK)
 ATTRIBUTES: Mapping[str, Field] = {

@@ -120,7 +120,7 @@ async def follow(
 def _begin(wanted: LiveWanted, last_event_id: str | None, asker: Asker) -> LiveCursor:
     now = asker.store.commits.last
     if not last_event_id:
-        return LiveCursor(now if wanted.since is None else min(now, wanted.since - 1))
+        return LiveCursor(now if wanted.since is None else max(0, min(now, wanted.since - 1)))
     try:
         return LiveCursor.parse(last_event_id)
     except ValueError as error:

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import httpx
 from fastapi import FastAPI
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp.types import ToolAnnotations
+from mcp.types import CallToolResult, InputRequiredResult, ToolAnnotations
 from pydantic import Field
 
 from .. import __version__
@@ -39,12 +39,25 @@ Time = Annotated[str | None, Field(description="RFC 3339, nanoseconds since 1970
 
 def mcp_server(app: FastAPI) -> MCPServer[Any]:
     """A server whose tools ask `app`."""
-    server: MCPServer[Any] = MCPServer("clew", version=__version__, instructions=_INSTRUCTIONS)
+    server = _Server("clew", version=__version__, instructions=_INSTRUCTIONS)
     tools = Tools(httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://clew"))
     for tool in (tools.search, tools.runs, tools.tree, tools.event, tools.statistics, tools.sql, tools.schema):
         only_reads = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
         server.tool(annotations=only_reads, structured_output=False)(tool)
     return server
+
+
+class _Server(MCPServer[Any]):
+    """Refuses arguments that a tool does not take: an answer that leaves them out would look like one to them."""
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        for tool in await self.list_tools():
+            taken = tool.input_schema.get("properties", {})
+            if tool.name == name and (unknown := [said for said in arguments if said not in taken]):
+                raise ToolError(f"{name} takes no {unknown[0]!r}; it takes {', '.join(taken) or 'nothing'}")
+        return await super().call_tool(name, arguments, context)
 
 
 class Tools:
@@ -94,17 +107,17 @@ class Tools:
     async def statistics(
         self,
         run_id: Annotated[
-            str | None, Field(description="The figures of this run; else of what the filter means.")
+            str | None, Field(description="The figures of this run; else of the events of all runs.")
         ] = None,
         filter: Filter = "",  # noqa: A002
-        group_by: Annotated[
-            str | None, Field(description="Fields by commas, such as agent,model; not for a run.")
-        ] = None,
+        group_by: Annotated[str | None, Field(description="Fields by commas, such as agent,model.")] = None,
         since: Time = None,
     ) -> str:
         """Events, errors, durations, tokens and cost: of one run, or of any events by any fields."""
-        if run_id is not None:
+        if run_id is not None and not (filter or group_by or since):
             return _told(await self._get(f"/api/runs/{run_id}/statistics"))
+        if run_id is not None:
+            filter = f"run_id = {run_id}" + (f" and ({filter})" if filter else "")  # noqa: A001
         return _told(await self._get("/api/statistics", filter=filter, group_by=group_by, since=since))
 
     async def sql(self, query: str, limit: Annotated[int, Field(ge=1, le=ROWS_MAX)] = 100) -> str:

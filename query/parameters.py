@@ -20,7 +20,7 @@ from ..storage.schema.workflow import RUN_STATUSES
 from .errors import InvalidParameter
 
 # All others may be given once.
-GIVEN_OFTEN = frozenset({"run"})
+GIVEN_OFTEN = frozenset({"run", "change"})
 PAGE_ROWS_DEFAULT = 50
 PAGE_ROWS_MAX = 1000
 # Each file's event is looked up in the tree of its run.
@@ -56,7 +56,13 @@ def parse_instant(text: str) -> int:
 
 def _from_rfc_3339(day: str, clock: str, fraction: str, zone: str) -> int:
     offset = "+00:00" if zone in "Zz" else zone.replace(" ", "+")
-    since_epoch = datetime.fromisoformat(f"{day}T{clock}{offset}") - datetime.fromtimestamp(0, UTC)
+    try:
+        moment = datetime.fromisoformat(f"{day}T{clock}{offset}")
+    except ValueError as error:
+        raise ValueError(
+            f"'{day}T{clock}{zone}' is not a time that there is: use such as 2026-01-31T12:00:00Z"
+        ) from error
+    since_epoch = moment - datetime.fromtimestamp(0, UTC)
     seconds = since_epoch.days * 86400 + since_epoch.seconds
     return min(max(0, seconds * 10**9 + int(fraction.ljust(9, "0"))), _INT64_MAX)
 

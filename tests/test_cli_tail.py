@@ -69,7 +69,7 @@ def test_events_are_shown_as_they_come(server: Any, tailing: Callable[..., subpr
     process = tailing("--since", "-1h", "--url", server.http_url)
     shown = _line(process)
     assert shown.split()[2:] == ["00000000", "○", "step", "1", "✓", "2", "ms"]
-    _send(server.http_url, 2, message="no bread\nat all")
+    _send(server.http_url, 2, message="no bread\nat\u2028all\x85")
     assert _line(process).split()[3:] == ["○", "step", "2", "✗", "2", "ms", "no", "bread"]
     assert _interrupted(process) == (0, "")
 

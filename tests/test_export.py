@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -28,7 +29,7 @@ from clew.transfer import TransferError, export
 from clew.transfer.database import StoredSpans
 from clew.transfer.formats import FORMATS
 from clew.transfer.input import opened
-from clew.transfer.output import FileOutput
+from clew.transfer.output import FileOutput, StreamOutput, output_to
 
 from .any_otlp import DETERMINISTIC
 from .test_lossless import requests, said_by
@@ -330,6 +331,52 @@ def test_what_another_export_left_is_not_touched(
     assert (tmp_path / "spans.part").read_bytes() == before
 
 
+def test_what_is_begun_of_other_data_is_not_gone_on_with(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pages: None
+) -> None:
+    """As where another database is served at the same address."""
+    monkeypatch.setattr(export, "CHECKPOINT_S", 0.0)
+    _store(store, _traces(1, range(13)))
+    with pytest.raises(_Stopped):
+        _export(store, tmp_path / "spans", "otlp-json", stop_at=8)
+    with closing(Store.open(str(tmp_path / "other.duckdb"))) as other:
+        _store(other, _traces(2, range(3)))
+        with pytest.raises(TransferError, match="of other data; remove"):
+            _export(other, tmp_path / "spans", "otlp-json")
+
+
+def test_a_pipe_is_written_to_and_a_link_followed(tmp_path: Path) -> None:
+    """Neither is replaced by a file."""
+    pipe, link, file = (tmp_path / name for name in ("pipe", "link", "file"))
+    os.mkfifo(pipe)
+    link.symlink_to(file)
+    with os.fdopen(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb") as reads:
+        for path in (pipe, link):
+            output = output_to(path, {})
+            output.write(b"told")
+            output.finish()
+        assert reads.read() == file.read_bytes() == b"told"
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+
+
+def test_a_full_device_is_told() -> None:
+    """It fails when what was written is flushed."""
+    with Path("/dev/full").open("wb") as stream:
+        output = StreamOutput(stream, "/dev/full")
+        output.write(b"told")
+        with pytest.raises(TransferError, match="/dev/full cannot be written: No space left on device"):
+            output.finish()
+        with pytest.raises(OSError, match="No space left"):
+            stream.close()
+
+
+def test_starts_too_late_for_any_time_are_exported(store: Store, tmp_path: Path) -> None:
+    """They are kept as the end of all time."""
+    _store(store, _traces(1, [0], start=2**63 + 7), _traces(2, [0]))
+    assert _export(store, tmp_path / "spans.jsonl", "otlp-json") == 2
+
+
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
@@ -391,6 +438,7 @@ def test_a_file_is_exported_without_a_server(clew: Clew, tmp_path: Path) -> None
         (("--since", "2", "--until", "1"), "--since is after --until"),
         (("--all", "-o", "nowhere/spans.jsonl"), "cannot be written: No such file or directory"),
         (("--all", "-o", "."), "is a folder; name a file in it"),
+        (("--all", "-o", "a.parquet.gz"), "a Parquet file is compressed within; name it a.parquet"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(server: Any, clew: Clew, arguments: tuple[str, ...], told: str) -> None:

@@ -48,6 +48,14 @@ def _line(run: int, number: int = 0) -> bytes:
     return json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}).encode() + b"\n"
 
 
+def test_a_line_of_several_signals_loses_none() -> None:
+    """The specification has one; each is taken all the same."""
+    line = b'{"resourceLogs": [], "resourceSpans": [], "resource_metrics": []}'
+    assert {request.signal for request in otlp_json.requests(line)} == {"logs", "traces", "metrics"}
+    named = b'{"resourceLogs": [{"schemaUrl": "\\"resourceSpans\\""}]}'
+    assert [request.signal for request in otlp_json.requests(named)] == ["logs"]
+
+
 def _message(run: int, number: int = 0) -> bytes:
     payload = otlp_json.requests(_line(run, number))[0].payload
     return struct.pack(">I", len(payload)) + payload

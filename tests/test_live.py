@@ -205,9 +205,17 @@ def test_since_is_when_it_was_committed(store: Store, api_client: httpx.Client) 
     _commit(store, _span(1))
     between = store.commits.last + 1
     _commit(store, _span(2))
-    for since in ("-1h", str(between)):
+    for since, count in (("-1h", 2), (str(between), 1), ("0", 2)):
         with _following(api_client, since=since) as told:
-            assert _names(_events(told, 2 if since == "-1h" else 1))[-1] == "step 2"
+            assert _names(_events(told, count))[-1] == "step 2"
+
+
+def test_a_stream_of_all_there_ever_was_is_taken_up(api_client: httpx.Client) -> None:
+    """Before anything is told of it."""
+    with _following(api_client, since="1970-01-01T00:00:00Z") as told:
+        begun = _begun(told)
+    with _following(api_client, last=begun) as told:
+        assert _begun(told) == begun
 
 
 @pytest.mark.parametrize(

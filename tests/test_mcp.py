@@ -102,6 +102,8 @@ def test_answers_are_short(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         ("search", {"filter": "name ="}, "a value should be here"),
         ("tree", {"run_id": "f" * 32}, "there is no run"),
         ("sql", {"query": "DROP TABLE sessions"}, "SELECT"),
+        ("statistics", {"run": RUN}, "statistics takes no 'run'; it takes run_id, filter"),
+        ("schema", {"table": "spans"}, "schema takes no 'table'; it takes nothing"),
     ],
 )
 def test_mistakes_are_said_to_the_agent(url: str, tool: str, arguments: dict[str, object], message: str) -> None:

@@ -202,7 +202,7 @@ def test_the_next_window_is_as_long_as_it_likely_takes(store: Store) -> None:
 
 def test_pages_go_on_behind_the_latest_start_there_can_be(store: Store) -> None:
     """Spans whose start was never set to anything sensible hide no other."""
-    store.write_spans(read_requests([_spans_at([2**64 - 1 - START] * 3 + [0])]).batch)
+    store.write_spans(read_requests([_spans_at([2**63 + 5 - START] * 3 + [0])]).batch)
     for search, listed, count in ((_events_page, "events", 4), (search_runs, "runs", 1)):
         pages = _walk(store, search, limit=1)
         assert sum(len(page[listed]) for page in pages) == count

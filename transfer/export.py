@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from ..exporter.pages import Page
 from .ends import Spans, Total
+from .errors import TransferError
 from .formats import Format, uncollected
 from .output import Output, State
 
@@ -24,6 +25,8 @@ def export(spans: Spans, output: Output, into: Format, progress: Progress) -> in
     spans = spans.within(begun["since"], begun["until"])
     writer = into.writer(begun["writer"])
     written, total = int(begun["spans"]), spans.total().spans
+    if total < written:
+        raise TransferError(f"{written:,} spans are begun with, of {total:,}: of other data; remove .part and .resume")
     checked_s = time.monotonic()
     with ThreadPoolExecutor(1, thread_name_prefix="clew-export") as ahead:
         coming: Future[Page] | None = ahead.submit(spans.page, begun["cursor"])

@@ -35,6 +35,7 @@ _SIGNALS = {
     for signal, records in (("traces", "Spans"), ("logs", "Logs"), ("metrics", "Metrics"))
     for key in (f"resource{records}", f"resource_{records.lower()}")
 }
+_KEYS = tuple(f'"{key}"'.encode() for key in _SIGNALS)
 _FIRST_KEY = re.compile(rb'\s*\{\s*"(\w+)"')
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _ID_NAMES = frozenset({"trace_id", "span_id", "parent_span_id"})
@@ -84,8 +85,9 @@ def requests(line: bytes) -> list[Request]:
     """What a line asks to be stored. Raises BadInput."""
     first = _FIRST_KEY.match(line)
     signal = _SIGNALS.get(first[1].decode()) if first else None
+    may_have_others = first is not None and any(line.find(key, first.end()) >= 0 for key in _KEYS)
     try:
-        if signal is None:
+        if signal is None or may_have_others:
             return [_request(line, signal) for signal in _signals_in(line)]
         return [_request(line, signal)]
     except Malformed as error:
@@ -101,7 +103,7 @@ def _signals_in(line: bytes) -> set[str]:
     try:
         said = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise BadInput(f"not JSON: {error}") from error
+        raise BadInput(f"not JSON: {error}; each value is on a line of its own, as `jq -c .` writes it") from error
     if isinstance(said, dict) and (not said or _SIGNALS.keys() & said.keys()):
         return {_SIGNALS[key] for key in said if key in _SIGNALS}
     raise BadInput("none of resourceSpans, resourceLogs and resourceMetrics is in it, as it is in OTLP")

@@ -35,21 +35,23 @@ class Output(Protocol):
 
 
 class StreamOutput:
-    """Writes to an open stream, such as standard output."""
+    """Writes to an open stream, such as standard output. Raises TransferError."""
 
     resumed: State | None = None
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: BinaryIO, name: str = "standard output") -> None:
+        self._stream, self._name = stream, name
 
     def write(self, data: bytes) -> None:
-        self._stream.write(data)
+        with _written(self._name):
+            self._stream.write(data)
 
     def checkpoint(self, state: State) -> None:
         """There is none: what is written is gone."""
 
     def finish(self) -> None:
-        self._stream.flush()
+        with _written(self._name):
+            self._stream.flush()
 
 
 class FileOutput:
@@ -59,40 +61,34 @@ class FileOutput:
     def __init__(self, path: Path, choice: State) -> None:
         if path.is_dir():
             raise TransferError(f"{path} is a folder; name a file in it")
+        path = path.resolve() if path.is_symlink() else path
         self._path, self._choice = path, choice
         self._part, self._state_path = (path.with_name(path.name + suffix) for suffix in (".part", ".resume"))
         self.resumed = self._found()
         self._coder = _CODERS.get(path.suffix, _Plain)()
-        with self._writing():
+        with _written(self._part):
             self._file = self._part.open("r+b" if self.resumed else "wb")
             self._file.truncate(self.resumed["bytes"] if self.resumed else 0)
             self._file.seek(0, os.SEEK_END)
 
     def write(self, data: bytes) -> None:
-        with self._writing():
+        with _written(self._part):
             self._file.write(self._coder.compress(data))
 
     def checkpoint(self, state: State) -> None:
         """Makes what is written durable; an export of the same choice goes on from here with `state`."""
-        with self._writing():
+        with _written(self._part):
             self._sync()
             said = {**state, "choice": self._choice, "bytes": self._file.tell()}
             replace_durably(self._state_path, json.dumps(said).encode())
 
     def finish(self) -> None:
         """Gives the file its name."""
-        with self._writing():
+        with _written(self._part):
             self._sync()
             self._file.close()
             self._part.replace(self._path)
             self._state_path.unlink(missing_ok=True)
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise TransferError(f"{self._part} cannot be written: {error.strerror}") from error
 
     def _sync(self) -> None:
         self._file.write(self._coder.flush())
@@ -109,6 +105,24 @@ class FileOutput:
         if state["choice"] != self._choice:
             raise TransferError(f"{self._part} is left from another export; remove it, or choose another --output")
         return state if is_whole else None
+
+
+def output_to(path: Path, choice: State) -> Output:
+    """A device or a pipe is written to as it comes; anything else becomes a file. Raises TransferError."""
+    if path.exists() and not path.is_dir() and (not path.is_file() or path.is_relative_to("/dev")):
+        with _written(path):
+            return StreamOutput(path.open("wb"), str(path))
+    return FileOutput(path, choice)
+
+
+@contextmanager
+def _written(to: object) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:  # nobody reads on, which is not a fault
+        raise
+    except OSError as error:
+        raise TransferError(f"{to} cannot be written: {error.strerror}") from error
 
 
 def replace_durably(path: Path, content: bytes) -> None:
