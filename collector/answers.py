@@ -41,6 +41,7 @@ _CODES: dict[type[BaseException], tuple[int, int]] = {
     UnsupportedMediaType: (code_pb2.INVALID_ARGUMENT, 415),
     Busy: (code_pb2.UNAVAILABLE, 503),
     Unavailable: (code_pb2.UNAVAILABLE, 503),
+    MemoryError: (code_pb2.UNAVAILABLE, 503),  # there will be more
 }
 _FAILED = (code_pb2.INTERNAL, 500)
 

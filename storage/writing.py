@@ -8,8 +8,8 @@ taken as if nothing were repeated, and corrected in the rare case that something
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from time import monotonic
 from typing import NamedTuple
@@ -61,6 +61,7 @@ class Writer:
         self._holder = engine.raw_connection()
         self._connection = native(self._holder)
         self._turn = threading.Lock()
+        self._has_failed = False
         self._compaction = Compaction(self._connection, damage)
         self._written_at = monotonic()
         self.busy_s = 0.0
@@ -70,14 +71,10 @@ class Writer:
 
     def write(self, batch: PreparedBatch | PreparedHashed) -> WriteOutcome:
         """Stores the batch, see `Store.write_spans` and `Store.write_hashed`."""
-        with self._turn:
-            self._damage.refuse()
+        with self._taking_turns("not stored"):
             began = monotonic()
             try:
                 return self._written(batch)
-            except duckdb.Error as error:
-                self._damage.look_at(error)
-                raise WriteFailed(f"not stored: {error}") from error
             finally:
                 self._written_at = monotonic()
                 self.busy_s += self._written_at - began
@@ -89,23 +86,32 @@ class Writer:
 
     def write_usage(self, portion: Portion) -> None:
         """See `Store.count_usage`."""
-        with self._turn:
-            self._damage.refuse()
-            try:
-                with self._damage.transaction(self._connection):
-                    write_counted(self._connection, portion)
-            except duckdb.Error as error:
-                raise WriteFailed(f"usage not counted: {error}") from error
+        with self._taking_turns("usage not counted"), self._damage.transaction(self._connection):
+            write_counted(self._connection, portion)
 
     def compact(self) -> int:
         """See `Store.compact`."""
+        with self._taking_turns("not compacted"):
+            return self._compaction.portion()
+
+    @contextmanager
+    def _taking_turns(self, failed: str) -> Iterator[None]:
         with self._turn:
             self._damage.refuse()
             try:
-                return self._compaction.portion()
+                self._take_back()
+                yield
             except duckdb.Error as error:
+                self._has_failed = True
                 self._damage.look_at(error)
-                raise WriteFailed(f"not compacted: {error}") from error
+                raise WriteFailed(f"{failed}: {error}") from error
+
+    def _take_back(self) -> None:
+        """What failed for want of memory may not have been taken back, for the same want."""
+        if self._has_failed:
+            with suppress(duckdb.TransactionException):  # there is none
+                self._connection.rollback()
+            self._has_failed = False
 
     def _written(self, batch: PreparedBatch | PreparedHashed) -> WriteOutcome:
         """Runs that this process has not met are taken for new: nearly always right, and cheaper than looking. The

@@ -62,11 +62,12 @@ def test_a_server_whose_engine_failed_ends(tmp_path: Path, next_step: str) -> No
     ("said", "is_damage"),
     [
         ("Failed to commit: Failed to allocate block of 262144 bytes", True),
+        ("Failed to commit: failed to allocate data of size 512 bytes (1.0 GiB/953.6 MiB used)", False),
         ('Failed to commit: Could not write file "x.wal": No space left on device', False),
     ],
 )
-def test_a_commit_that_fails_is_damage_but_for_a_full_disk(said: str, *, is_damage: bool) -> None:
-    """The engine takes back what a full disk has no room for."""
+def test_a_commit_that_fails_is_damage_unless_it_is_taken_back(said: str, *, is_damage: bool) -> None:
+    """As for want of room on the disk, or within the engine's own limit of memory."""
     damage, told = Damage(), []
     damage.on_notice = told.append
     damage.look_at(duckdb.TransactionException(said), at_commit=True)

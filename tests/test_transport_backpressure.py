@@ -234,6 +234,7 @@ def test_an_unexpected_failure_keeps_its_details_to_the_log() -> None:
     """A failure that is no refusal is an internal error without particulars, and not to be sent again."""
     status = status_of(KeyError("/secret/path"))
     assert (status.code, http_status_of(KeyError())) == (code_pb2.INTERNAL, 500)
+    assert (status_of(MemoryError()).code, http_status_of(MemoryError())) == (code_pb2.UNAVAILABLE, 503)
     assert "secret" not in status.message
     assert not status.details
 
