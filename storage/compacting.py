@@ -122,8 +122,8 @@ class Compaction:
     def _shredding(self, rows_min: int) -> Iterator[None]:
         """Row groups of so many rows that are written within hold attributes as typed columns; no checkpoint comes
         within."""
-        self._set(variant_minimum_shredding_size=rows_min, checkpoint_threshold="1TB")
         try:
+            self._set(variant_minimum_shredding_size=rows_min, checkpoint_threshold="1TB")
             yield
         finally:
             self._set(**{name: SETTINGS[name] for name in ("variant_minimum_shredding_size", "checkpoint_threshold")})

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from clew.server import EXIT_DAMAGED
-from clew.storage import Store
+from clew.storage import Store, WriteFailed
 from clew.storage.damage import Damage
 
 from . import log_requests
@@ -56,6 +56,17 @@ def test_a_server_whose_engine_failed_ends(tmp_path: Path, next_step: str) -> No
     with store.read() as reader:
         assert [dict(row) for row in reader.rows(text("SELECT count(*) AS n FROM execution_events"))] == [{"n": 1}]
     store.close()
+
+
+def test_writes_go_on_after_one_that_was_not_taken_back(store: Store) -> None:
+    """As where memory was too short even for that: the next is refused, those after it are stored."""
+    connection = store._writer._connection
+    connection.begin()
+    with pytest.raises(duckdb.Error):
+        connection.execute("SELECT error('as if memory had ended')")
+    with pytest.raises(WriteFailed):
+        log_requests.send_spans(store, log_requests.spans())
+    assert log_requests.send_spans(store, log_requests.spans()).stored == 1
 
 
 @pytest.mark.parametrize(
