@@ -256,9 +256,12 @@ def test_stopping_answers_what_was_taken(
 
 
 def _until_refused(port: int) -> None:
+    """A connection that waited to be accepted as the listener closed is reset; the next one is refused."""
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), TIMEOUT_S).close()
+        except ConnectionResetError:
+            continue
         except ConnectionRefusedError:
             return
 
