@@ -12,15 +12,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from .collector.grpc_server import GrpcServer, Methods
+from .collector.grpc_server import GrpcServer, Methods, otlp_services
 from .collector.http_server import otlp_routes
-from .collector.intake import Intake
 from .collector.memory import keep_freed_memory
+from .collector.receiver import Listening, Receiver
 from .exporter.forwarding import Forwarding
 from .exporter.otlp import run_as_otlp
 from .exporter.pages import ChosenSpans
@@ -67,11 +68,12 @@ def serving(settings: Settings, on_end: Callable[[], None]) -> Iterator[Addresse
         parts.enter_context(closing(Upkeep(store)))
         registry = CollectorRegistry()
         forwarding = parts.enter_context(closing(_forwarding(store, targets, registry)))
-        intake = parts.enter_context(closing(Intake(store, registry=registry)))
+        receiver = Receiver(store, registry=registry, on_loss=on_end)
+        parts.callback(receiver.close, GRACE_S)
         app = build_app(
             store,
             registry=registry,
-            routes=otlp_routes(intake),
+            routes=otlp_routes(receiver),
             cors_origins=settings.cors_origins,
             run_as_otlp=run_as_otlp,
             spans_in_bulk=ChosenSpans,
@@ -79,20 +81,22 @@ def serving(settings: Settings, on_end: Callable[[], None]) -> Iterator[Addresse
             sql_limits=SqlLimits(seconds_max=settings.sql_seconds_max, rows_max=settings.sql_rows_max),
         )
         listener = parts.enter_context(_listen(settings.host, settings.http_port, "--http-port"))
-        grpc = _grpc_server(intake, settings, jaeger_services(app.state.asker.elsewhere(), ChosenSpans))
-        parts.callback(grpc.stop, GRACE_S)
-        grpc.start()
+        services = otlp_services(receiver) | jaeger_services(app.state.asker.elsewhere(), ChosenSpans)
+        elsewhere = parts.enter_context(_grpc_within(services))
+        grpc_port = _listen_for_otlp(receiver, settings, elsewhere)
         parts.enter_context(_http_serving(app, listener, on_end, [store.end_reads, app.state.sql_desk.end]))
         parts.callback(app.state.streams.end)  # else the HTTP server would wait for them
         parts.callback(gc.unfreeze)
         _spare_what_is_here_to_stay()
         http_port = listener.getsockname()[1]
         yield Addresses(
-            _address(settings.host, grpc.port),
+            _address(settings.host, grpc_port),
             f"http://{_address(settings.host, http_port)}",
             store.path,
             tuple((target.name, target.address) for target in targets),
         )
+        if receiver.lost:
+            raise CannotServe(receiver.lost)
 
 
 def end_at_once(reason: str) -> None:
@@ -129,11 +133,24 @@ def _spare_what_is_here_to_stay() -> None:
     gc.freeze()
 
 
-def _grpc_server(intake: Intake, settings: Settings, services: Mapping[str, Methods]) -> GrpcServer:
+@contextmanager
+def _grpc_within(services: Mapping[str, Methods]) -> Iterator[str]:
+    """A gRPC server for this machine's own processes, as long as the `with` lasts; gives its address."""
+    with TemporaryDirectory(prefix="clew-") as folder:
+        address = f"unix:{folder}/grpc"
+        server = GrpcServer(services, address)
+        server.start()
+        try:
+            yield address
+        finally:
+            server.stop(GRACE_S)
+
+
+def _listen_for_otlp(receiver: Receiver, settings: Settings, elsewhere: str) -> int:
     # gRPC says only that it could not bind; asking the system first tells why.
     _listen(settings.host, settings.grpc_port, "--grpc-port").close()
     try:
-        return GrpcServer(intake, host=settings.host, port=settings.grpc_port, services=services)
+        return receiver.listen(Listening(_address(settings.host, settings.grpc_port), elsewhere))
     except OSError as error:
         raise CannotServe(str(error)) from error
 

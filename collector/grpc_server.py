@@ -1,7 +1,8 @@
-"""OTLP over gRPC, with health and reflection beside it, and the services it is handed.
+"""OTLP over gRPC, and whatever else is asked at the same address.
 
 Requests pass through as bytes: nothing is parsed here. grpcio undoes gzip and deflate itself, and holds the result to
-the size limit too; an encoding that it does not know (zstd) it refuses before a handler sees the call.
+the size limit too; an encoding that it does not know (zstd) it refuses before a handler sees the call. Health and
+reflection are answered beside the services, or, with all else that is no Export, by another server of this machine.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -17,12 +19,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from .answers import response_to, status_of
-from .intake import Intake, Outcome, Refused
+from .intake import Accepts, Outcome, Refused
 from .signals import SIGNALS, Signal
 
-_SERVICES = tuple(signal.service.full_name for signal in SIGNALS.values())
 _FULL_SUCCESS = Outcome(0, "")
 CALLS_WAITING_MAX = 10_000
+PAYLOAD_BYTES_MAX = 64 << 20
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 _log = logging.getLogger(__name__)
 
@@ -31,29 +33,38 @@ Methods = Mapping[str, grpc.RpcMethodHandler]
 _Export = Callable[[bytes, grpc.aio.ServicerContext], Awaitable[bytes]]
 
 
+def otlp_services(intake: Accepts) -> dict[str, Methods]:
+    """The methods of OTLP's services by name, by the full name of their service."""
+    return {
+        # Neither deserialiser nor serialiser: the handler takes and gives the bytes of the wire.
+        signal.service.full_name: {"Export": grpc.unary_unary_rpc_method_handler(_export_of(signal, intake))}
+        for signal in SIGNALS.values()
+    }
+
+
 class GrpcServer:
     """Listens once built, serves from `start` to `stop`, on an event loop in a thread of its own: a request that waits
     for its commit takes no thread, so only the intake's bytes bound how many can wait together."""
 
     def __init__(
         self,
-        intake: Intake,
+        services: Mapping[str, Methods],
+        address: str,
         *,
-        host: str,
-        port: int,
-        payload_bytes_max: int = 64 << 20,
-        services: Mapping[str, Methods] | None = None,
+        payload_bytes_max: int = PAYLOAD_BYTES_MAX,
+        elsewhere: str | None = None,
     ) -> None:
-        """Binds `host`:`port` (0: a free port). `services` are served beside OTLP: by their full names, the
-        asynchronous handlers of their methods by name. Raises OSError that names the address when it cannot."""
-        self._intake = intake
-        self._beside = services or {}
+        """Serves the asynchronous handlers of the services at `address` (`host:port`, port 0 for a free one, or
+        `unix:path`), all else as the gRPC server at the address `elsewhere` answers it, or health and reflection where
+        there is none. Raises OSError that names the address when it cannot."""
+        self._services = services
+        self._elsewhere = elsewhere
         self._health = health.aio.HealthServicer()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="clew-grpc", daemon=True)
         self._thread.start()
         try:
-            self.port = self._await(self._built(host, port, payload_bytes_max))
+            self.port = self._await(self._built(address, payload_bytes_max))
         except BaseException:
             self._end_loop()
             raise
@@ -68,19 +79,16 @@ class GrpcServer:
             self._await(self._stopped(grace_s))
             self._end_loop()
 
-    async def _built(self, host: str, port: int, payload_bytes_max: int) -> int:
+    async def _built(self, address: str, payload_bytes_max: int) -> int:
         self._server = grpc.aio.server(options=_options(payload_bytes_max))
-        for signal in SIGNALS.values():
-            # Neither deserialiser nor serialiser: the handler takes and gives the bytes of the wire.
-            export = grpc.unary_unary_rpc_method_handler(self._export_of(signal))
-            handler = grpc.method_handlers_generic_handler(signal.service.full_name, {"Export": export})
-            self._server.add_generic_rpc_handlers((handler,))
-        for name, methods in self._beside.items():
+        for name, methods in self._services.items():
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, methods),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        beside = (*self._beside, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection((*_SERVICES, *beside), self._server)
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        if self._elsewhere is None:
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+            names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
+        else:
+            self._server.add_generic_rpc_handlers((_Elsewhere(self._elsewhere),))
         try:
             return int(self._server.add_insecure_port(address))
         except RuntimeError as error:
@@ -88,22 +96,12 @@ class GrpcServer:
 
     async def _started(self) -> None:
         await self._server.start()
-        for service in ("", *_SERVICES, *self._beside):
+        for service in ("", *self._services):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
 
     async def _stopped(self, grace_s: float) -> None:
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_s)
-
-    def _export_of(self, signal: Signal) -> _Export:
-        async def export(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
-            try:
-                outcome = await asyncio.wrap_future(self._intake.accept(request, signal))
-            except Exception as error:  # noqa: BLE001 the sender must be answered, whatever happened
-                await _refuse(context, error)
-            return b"" if outcome == _FULL_SUCCESS else response_to(outcome, signal).SerializeToString()
-
-        return export
 
     def _await(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
@@ -112,6 +110,41 @@ class GrpcServer:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+def _export_of(signal: Signal, intake: Accepts) -> _Export:
+    async def export(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        try:
+            outcome = await asyncio.wrap_future(intake.accept(request, signal))
+        except Exception as error:  # noqa: BLE001 the sender must be answered, whatever happened
+            await _refuse(context, error)
+        return b"" if outcome == _FULL_SUCCESS else response_to(outcome, signal).SerializeToString()
+
+    return export
+
+
+class _Elsewhere(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Passes calls of any method on to another server, message by message, and its answers back."""
+
+    def __init__(self, address: str) -> None:
+        self._channel = grpc.aio.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)])
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        # A call with one message is, on the wire, a stream of one.
+        return grpc.stream_stream_rpc_method_handler(partial(self._pass_on, handler_call_details.method))
+
+    async def _pass_on(
+        self, method: str, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[bytes]:
+        call = self._channel.stream_stream(method)(requests, timeout=context.time_remaining())
+        try:
+            async for response in call:
+                yield response
+            context.set_trailing_metadata(await call.trailing_metadata())
+        except grpc.aio.AioRpcError as error:
+            await context.abort(error.code(), error.details() or "", error.trailing_metadata())
+        finally:
+            call.cancel()
 
 
 async def _refuse(context: grpc.aio.ServicerContext, error: Exception) -> NoReturn:

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from .answers import MethodNotAllowed, TooLarge, UnsupportedMediaType, http_status_of, response_to, status_of
 from .compression import decompressed
-from .intake import Intake, Malformed, Outcome
+from .intake import Accepts, Malformed, Outcome
 from .otlp_json import json_from, request_from_json
 from .signals import SIGNALS, Signal
 
@@ -43,7 +43,7 @@ _JSON = _Encoding("application/json", request_from_json, json_from)
 _ENCODINGS = {encoding.media_type: encoding for encoding in (_PROTOBUF, _JSON)}
 
 
-def otlp_routes(intake: Intake, *, payload_bytes_max: int = 64 << 20) -> list[Route]:
+def otlp_routes(intake: Accepts, *, payload_bytes_max: int = 64 << 20) -> list[Route]:
     """The routes of OTLP/HTTP (OTLP 1.11 section "OTLP/HTTP"): every answer, also to a refusal, is OTLP's own.
 
     A body may be gzip, zstd or deflate; over `payload_bytes_max` bytes, before or after decompression, it gets 413.
@@ -58,7 +58,7 @@ def otlp_routes(intake: Intake, *, payload_bytes_max: int = 64 << 20) -> list[Ro
 class _Export:
     """The ASGI endpoint of a signal; not a function, so that it sees every method and refuses the others itself."""
 
-    def __init__(self, intake: Intake, signal: Signal, payload_bytes_max: int, decoding: CapacityLimiter) -> None:
+    def __init__(self, intake: Accepts, signal: Signal, payload_bytes_max: int, decoding: CapacityLimiter) -> None:
         self._intake = intake
         self._signal = signal
         self._payload_bytes_max = payload_bytes_max

@@ -1,34 +1,34 @@
 """From request to commit: the queue, the group and the answer.
 
-Each signal has a lane of its own, so that a flood of one leaves room for the others; they share the process that reads
-large groups, and take turns in the store.
+Each signal has a lane of its own, so that a flood of one leaves room for the others; they take turns in the store.
 
-Group commit: requests that wait together become one batch, are stored in one transaction and answered. One thread
-stores, another gathers and reads what is stored next. An idle server commits a single span at once; under load groups
-grow by themselves, since a commit costs much and a request in it little: those that were answered together mostly come
-back together, and are waited for, shortly. A group that fails is tried again request by request, so that one bad
-request harms no other.
+Group commit: requests that wait together become one batch, are stored in one transaction and answered. While one group
+is stored, the next is gathered and read, and waits at the store's door. An idle server commits a single span at once;
+under load groups grow by themselves, since a commit costs much and a request in it little: those that were answered
+together mostly come back together, and are waited for, shortly. A group that fails is tried again request by request,
+so that one bad request harms no other.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from time import perf_counter
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ..storage import StorageError
 from .reading import Fate, Reading
 from .signals import SIGNALS, TRACES, Signal, Sink
-from .worker import WORTH_SENDING_BYTES, Reader
 
 QUEUE_BYTES_MAX = 256 << 20
 GROUP_BYTES_MAX = 16 << 20
+# A group of so much is worth reading while another is stored.
+LARGE_BYTES = 64 << 10
+GROUPS_UNDER_WAY_MAX = 2
 GATHER_S_MAX = 0.010
 RETRY_AFTER_S = 1.0
 REJECTIONS_NAMED_MAX = 5
@@ -90,11 +90,8 @@ class Intake:
         queue_bytes_max: int = QUEUE_BYTES_MAX,
     ) -> None:
         """`queue_bytes_max` bounds what waits of each signal."""
-        self._reader = Reader()
         metrics = _Metrics(registry or CollectorRegistry())
-        self._lanes = {
-            name: _Lane(signal, sink, self._reader, metrics, queue_bytes_max) for name, signal in SIGNALS.items()
-        }
+        self._lanes = {name: _Lane(signal, sink, metrics, queue_bytes_max) for name, signal in SIGNALS.items()}
         metrics.queue_bytes.set_function(lambda: sum(lane.queue_bytes for lane in self._lanes.values()))
 
     def accept(self, request: bytes, signal: Signal = TRACES) -> Future[Outcome]:
@@ -108,16 +105,20 @@ class Intake:
             lane.take_no_more()
         for lane in self._lanes.values():
             lane.finish()
-        self._reader.close()
+
+
+class Accepts(Protocol):
+    """Whatever takes requests as an Intake does: an edge hands them over and waits for the future."""
+
+    def accept(self, request: bytes, signal: Signal) -> Future[Outcome]: ...
 
 
 class _Lane:
-    """The way of one signal: its queue, a thread that stores, another that gathers and reads."""
+    """The way of one signal: its queue, a thread that gathers and reads, and what is under way to the store."""
 
-    def __init__(self, signal: Signal, sink: Sink, reader: Reader, metrics: _Metrics, queue_bytes_max: int) -> None:
-        self._read = partial(reader.read, signal=signal)
-        self._read_here = signal.read
-        self._write = partial(signal.write, sink)
+    def __init__(self, signal: Signal, sink: Sink, metrics: _Metrics, queue_bytes_max: int) -> None:
+        self._signal = signal
+        self._sink = sink
         self._metrics = metrics
         self._outcomes = metrics.outcomes_of(signal)
         self._queue_bytes_max = queue_bytes_max
@@ -126,10 +127,10 @@ class _Lane:
         self.queue_bytes = 0
         self._taken = 0
         self._taken_before = 0
-        self._storing = False
+        self._under_way = 0
         self._closing = False
         self._changed = threading.Condition()
-        self._gatherer = ThreadPoolExecutor(1, thread_name_prefix=f"clew-{signal.name}-reader")
+        self._storing = ThreadPoolExecutor(GROUPS_UNDER_WAY_MAX, thread_name_prefix=f"clew-{signal.name}-storing")
         self._thread = threading.Thread(target=self._run, name=f"clew-{signal.name}-intake")
         self._thread.start()
 
@@ -158,45 +159,55 @@ class _Lane:
     def finish(self) -> None:
         """Returns once everything taken is answered; nothing more may be taken."""
         self._thread.join()
-        self._gatherer.shutdown()
+        self._storing.shutdown()
 
     def _run(self) -> None:
-        """Stores one group after the other, while the next is gathered and read."""
-        coming = self._gatherer.submit(self._read_next)
-        while group := coming.result():
-            self._storing = True
-            coming = self._gatherer.submit(self._read_next)
-            self._store(group)
-            with self._changed:
-                self._storing = False
-                self._changed.notify()
-
-    def _read_next(self) -> _Group | None:
-        """The next group; None once closed and finished."""
-        requests = self._next_requests()
-        return _Group(requests, _reading(self._read, requests)) if requests else None
+        """Reads one group after the other, and has them stored."""
+        while requests := self._next_requests():
+            self._storing.submit(self._finish, _Group(requests, self._read(requests)))
 
     def _next_requests(self) -> list[_Request]:
         """Waits for requests worth a commit and takes them off the queue. Empty once closed and finished."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closing or self._is_half() or (self._waiting and not self._storing))
+            self._changed.wait_for(self._is_wanted)
             self._changed.wait_for(lambda: self._closing or self._is_half() or self._is_all(), timeout=GATHER_S_MAX)
             half = (self._taken + 1) // 2
             group: list[_Request] = []
             size = 0
-            while self._waiting and (len(group) < half or size < WORTH_SENDING_BYTES) and size < GROUP_BYTES_MAX:
+            while self._waiting and (len(group) < half or size < LARGE_BYTES) and size < GROUP_BYTES_MAX:
                 group.append(self._waiting.popleft())
                 size += len(group[-1].payload)
             self._waiting_bytes -= size
+            self._under_way += bool(group)
             return group
+
+    def _is_wanted(self) -> bool:
+        """Is there room for another group, and enough for one?"""
+        if self._under_way >= GROUPS_UNDER_WAY_MAX:
+            return False
+        return self._closing or self._is_half() or (bool(self._waiting) and not self._under_way)
 
     def _is_half(self) -> bool:
         """Enough waits to be read while the other half is stored."""
-        return self._waiting_bytes >= WORTH_SENDING_BYTES and 2 * len(self._waiting) >= self._taken_before
+        return 2 * len(self._waiting) >= self._taken_before > 1
 
     def _is_all(self) -> bool:
         """As many wait as were here when some were last answered: no more are to be hoped for."""
         return len(self._waiting) >= self._taken_before
+
+    def _read(self, requests: list[_Request]) -> Reading | BaseException:
+        try:
+            return self._signal.read([request.payload for request in requests])
+        except BaseException as error:  # noqa: BLE001 the senders must be answered, even after a panic in native code
+            return error
+
+    def _finish(self, group: _Group) -> None:
+        try:
+            self._store(group)
+        finally:
+            with self._changed:
+                self._under_way -= 1
+                self._changed.notify()
 
     def _store(self, group: _Group) -> None:
         began = perf_counter()
@@ -221,7 +232,7 @@ class _Lane:
         if isinstance(reading, BaseException):
             raise reading
         if reading.batch is not None:
-            written = self._write(reading.batch)
+            written = self._signal.write(self._sink, reading.batch)
             for outcome in ("stored", "repeated", "replaced"):
                 self._outcomes.labels(outcome).inc(getattr(written, outcome))
         self._outcomes.labels("rejected").inc(sum(len(fate.rejections) for fate in reading.fates))
@@ -230,7 +241,7 @@ class _Lane:
     def _store_one_by_one(self, requests: list[_Request], error: BaseException) -> None:
         if len(requests) > 1:
             for request in requests:
-                self._store(_Group([request], _reading(self._read_here, [request])))
+                self._store(_Group([request], self._read([request])))
         else:
             self._metrics.failed.inc()
             self._release(requests)
@@ -251,13 +262,6 @@ class _Metrics:
         """What the signal's records are counted by."""
         taken = f"{signal.records.replace('_', ' ').capitalize()} taken, by what became of them"
         return Counter(f"clew_{signal.records}_total", taken, ["outcome"], registry=self._registry)
-
-
-def _reading(read: Callable[[list[bytes]], Reading], requests: list[_Request]) -> Reading | BaseException:
-    try:
-        return read([request.payload for request in requests])
-    except BaseException as error:  # noqa: BLE001 the senders must be answered, even after a panic in native code
-        return error
 
 
 def _answer(request: _Request, answer: Outcome | Refused) -> None:

@@ -50,6 +50,9 @@ def _lasting(table: str, *columns: str, **of_both: str) -> str:
 
 _NEVER = (1 << 63) - 1
 
+# What these make of the rows depends on those that are there.
+JOINED = ("runs", "dag_edges", "messages")
+
 # In the order of writing: what is referred to comes first.
 STATEMENTS: dict[str, str] = {
     "projects": """

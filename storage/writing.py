@@ -30,7 +30,8 @@ from .errors import WriteFailed
 from .hashed import PreparedHashed
 from .identity import Settlement, settle
 from .preparing import PreparedBatch
-from .records import DELETE_OWN, STATEMENTS
+from .records import DELETE_OWN, JOINED, STATEMENTS
+from .statements import Statements
 from .variant import RowsWithAttributes
 
 KNOWN_KEYS_MAX = 200_000
@@ -60,6 +61,7 @@ class Writer:
         self._damage = damage
         self._holder = engine.raw_connection()
         self._connection = native(self._holder)
+        self._statements = Statements(self._connection)
         self._turn = threading.Lock()
         self._has_failed = False
         self._compaction = Compaction(self._connection, damage)
@@ -162,7 +164,7 @@ class Writer:
                 batch.earliest,
             ]
         hashes = batch.hashes
-        stored = self._execute(batch.stored_hashes, bounds, incoming=hashes).fetchnumpy()["hash"]
+        stored = self._statements.execute(batch.stored_hashes, bounds, incoming=hashes).fetchnumpy()["hash"]
         new = np.flatnonzero(~np.isin(hashes["hash"].to_numpy(), stored))
         rows = batch.rows.take(new) if len(stored) else batch.rows
         self._insert(batch.table, _stamped(rows, self.commits.stamp()))
@@ -217,7 +219,7 @@ class Writer:
 
     def _upsert_runs(self, runs: pa.Table) -> list[_KnownRun]:
         self._known["runs"].new_among(runs["id"].to_pylist())
-        upserted = self._execute(_UPSERT_RUNS, runs=runs).fetchall()
+        upserted = self._statements.execute_kept(_UPSERT_RUNS, runs=runs).fetchall()
         added = dict(zip(runs["id"].to_pylist(), runs["event_count"].to_pylist(), strict=True))
         return [_KnownRun(*run)._replace(event_count=run[-1] - added[run[0]]) for run in upserted]
 
@@ -228,7 +230,9 @@ class Writer:
             return None
         bounds = [min(run.started_at for run in known_runs), max(run.last_started_at for run in known_runs)]
         ids = pa.table({"id": pa.array([run.id for run in known_runs], pa.binary(16))})
-        found = self._execute(_NAMESAKES, bounds, incoming=events.select(["run_id", "id"]), runs=ids).fetchall()
+        found = self._statements.execute(
+            _NAMESAKES, bounds, incoming=events.select(["run_id", "id"]), runs=ids
+        ).fetchall()
         return pa.Table.from_pylist([dict(zip(_NAMESAKE_COLUMNS, row, strict=True)) for row in found])
 
     def _delete_event(self, run_id: bytes, event_id: int) -> str:
@@ -247,7 +251,7 @@ class Writer:
                 "status": pa.array([status for _, status in replaced], pa.string()),
             }
         )
-        self._execute(_CORRECT_COUNTS, incoming=pa.concat_tables([gone, no_more]))
+        self._statements.execute(_CORRECT_COUNTS, incoming=pa.concat_tables([gone, no_more]))
 
     def _insert(self, table: str, new: RowsWithAttributes, conflict: str = "") -> None:
         if not new.rows.num_rows:
@@ -257,25 +261,13 @@ class Writer:
     def _insert_records(self, records: dict[str, pa.Table], owners: pa.Table, kept: Bools) -> None:
         for table, statement in STATEMENTS.items():
             if table in records:
-                self._insert_rows(statement, incoming=_with_owners(records[table], owners, kept))
+                execute = self._statements.execute if table in JOINED else self._statements.execute_kept
+                execute(f"{statement} RETURNING 1", incoming=_with_owners(records[table], owners, kept))
 
     def _insert_rows(self, statement: str, **tables: pa.Table | None) -> None:
         """What is returned is for nobody. But several threads do not insert then: row groups that these fill are in
         sight of others before the commit, from the moment on that the engine begins with it."""
-        self._execute(f"{statement} RETURNING 1", **tables)
-
-    def _execute(
-        self,
-        statement: str,
-        parameters: object = None,
-        *,
-        incoming: pa.Table | None = None,  # noqa: ARG002 the engine finds it by its name
-        pairs: pa.Table | None = None,  # noqa: ARG002
-        runs: pa.Table | None = None,  # noqa: ARG002
-    ) -> duckdb.DuckDBPyConnection:
-        """Runs a statement that names the tables given. The engine looks names that it does not know up among our
-        variables, which takes a millisecond less than a view for each."""
-        return self._connection.execute(statement, parameters)
+        self._statements.execute_kept(f"{statement} RETURNING 1", **tables)
 
 
 _Key = str | int | bytes

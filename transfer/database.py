@@ -10,8 +10,9 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from ..collector.intake import Intake, Refused
 from ..collector.intake import Outcome as Taken
+from ..collector.intake import Refused
+from ..collector.receiver import Receiver
 from ..collector.signals import SIGNALS
 from ..exporter.pages import ChosenSpans, Page
 from ..query.parameters import RunIdRange
@@ -78,11 +79,11 @@ class StoreSink:
 
     def __init__(self, store: Store) -> None:
         self.name = str(store.path)
-        self._store, self._intake = store, Intake(store)
+        self._store, self._receiver = store, Receiver(store)
 
     def accept(self, signal: str, payload: bytes) -> Future[Outcome]:
         answer: Future[Outcome] = Future()
-        self._intake.accept(payload, SIGNALS[signal]).add_done_callback(lambda taken: _pass_on(taken, answer))
+        self._receiver.accept(payload, SIGNALS[signal]).add_done_callback(lambda taken: _pass_on(taken, answer))
         return answer
 
     def holds(self, run_id: str, span_id: str) -> bool:
@@ -91,7 +92,7 @@ class StoreSink:
             return bool(reader.rows(found))
 
     def close(self) -> None:
-        self._intake.close()
+        self._receiver.close()
 
 
 def _pass_on(taken: Future[Taken], answer: Future[Outcome]) -> None:

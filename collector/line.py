@@ -1,0 +1,103 @@
+"""Calls between two processes: either end calls the other, any number at a time, over one connection."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from itertools import count
+from multiprocessing.connection import Connection
+from typing import Any
+
+
+class LineBroken(Exception):
+    """The process at the other end is gone; whether it did what it was called for is not known."""
+
+
+class Line:
+    """One end of the line. `answers` are what the other end may call, by name: what they return is what it gets, once
+    it is there if that is a future; what they raise is raised there. They are called on the thread that is in `serve`,
+    and must not keep it."""
+
+    def __init__(self, connection: Connection, answers: Mapping[str, Callable[..., Any]]) -> None:
+        self._connection = connection
+        self._answers = answers
+        self._waiting: dict[int, Future[Any]] = {}
+        self._numbers = count()
+        self._sending = threading.Lock()
+
+    def call(self, name: str, *arguments: Any) -> Future[Any]:
+        """Calls the other end. The future carries LineBroken where that goes before it has answered."""
+        answer: Future[Any] = Future()
+        number = next(self._numbers)
+        self._waiting[number] = answer
+        try:
+            self._send(number, name, arguments)
+        except OSError:
+            self._break_off(number)
+        return answer
+
+    def serve(self) -> None:
+        """Takes calls and answers, until the other end is gone or this one closed."""
+        with suppress(EOFError, OSError):
+            while True:
+                self._take(*pickle.loads(self._connection.recv_bytes()))  # noqa: S301 from our own child or parent
+        self.close()
+        for number in list(self._waiting):
+            self._break_off(number)
+
+    def close(self) -> None:
+        """Hangs up, which the other end notices."""
+        with self._sending:
+            self._connection.close()
+
+    def _take(self, number: int, name: str, arguments: tuple[Any, ...]) -> None:
+        if name == _ANSWER:
+            self._resolve(number, *arguments)
+            return
+        try:
+            result = self._answers[name](*arguments)
+        except Exception as error:  # noqa: BLE001 it is raised where the call came from
+            self._answer(number, None, error)
+            return
+        if isinstance(result, Future):
+            result.add_done_callback(lambda done: self._answer(number, *_told(done)))
+        else:
+            self._answer(number, result, None)
+
+    def _resolve(self, number: int, result: Any, error: BaseException | None) -> None:
+        answer = self._waiting.pop(number)
+        if not answer.set_running_or_notify_cancel():
+            return  # whoever called does not want to know any more
+        if error is None:
+            answer.set_result(result)
+        else:
+            answer.set_exception(error)
+
+    def _break_off(self, number: int) -> None:
+        if number in self._waiting:
+            self._resolve(number, None, LineBroken("the process at the other end is gone"))
+
+    def _answer(self, number: int, result: Any, error: BaseException | None) -> None:
+        with suppress(OSError):  # nobody is left to be answered
+            try:
+                self._send(number, _ANSWER, (result, error))
+            except (pickle.PicklingError, TypeError, AttributeError) as unsayable:
+                reason = RuntimeError(f"{type(error or result).__name__}: {error or unsayable}")
+                self._send(number, _ANSWER, (None, reason))
+
+    def _send(self, number: int, name: str, arguments: tuple[Any, ...]) -> None:
+        message = pickle.dumps((number, name, arguments), protocol=5)
+        with self._sending:
+            self._connection.send_bytes(message)
+
+
+_ANSWER = "answer"
+
+
+def _told(done: Future[Any]) -> tuple[Any, BaseException | None]:
+    """What came of it, and what went wrong."""
+    error = done.exception()
+    return (None, error) if error else (done.result(), None)
