@@ -55,20 +55,22 @@ class Addresses:
 
 
 @contextmanager
-def serving(settings: Settings, on_end: Callable[[], None]) -> Iterator[Addresses]:
+def serving(settings: Settings, on_end: Callable[[], None], receiver: Receiver | None = None) -> Iterator[Addresses]:
     """A server that listens inside the `with`. Leaving it stops listening, finishes what was taken, closes the file.
 
-    `on_end` is called, on another thread, when the HTTP server ends, asked or not. Raises CannotServe, StorageError.
+    `receiver` is one that was started ahead, and is closed here. `on_end` is called, on another thread, when the
+    server cannot go on or its HTTP part ends, asked or not. Raises CannotServe, StorageError.
     """
     keep_freed_memory()
-    targets = _targets(settings)
     with ExitStack() as parts:
+        receiver = parts.enter_context(closing(receiver or Receiver()))
+        targets = _targets(settings)
         store = parts.enter_context(closing(Store.open(settings.database)))
         store.damage.on_notice = end_at_once
         parts.enter_context(closing(Upkeep(store)))
         registry = CollectorRegistry()
         forwarding = parts.enter_context(closing(_forwarding(store, targets, registry)))
-        receiver = Receiver(store, registry=registry, on_loss=on_end)
+        receiver.store_in(store, registry=registry, on_loss=on_end)
         parts.callback(receiver.close, GRACE_S)
         app = build_app(
             store,

@@ -26,10 +26,13 @@ def serve(**options: Any) -> None:
     if not _is_loopback(settings.host):
         warn(f"{settings.host} is open to other machines, and clew has no authentication yet")
 
+    from ..collector.receiver import Receiver
+
+    receiver = Receiver()  # it starts up while this process loads the rest
     from ..server import CannotServe, serving
     from ..storage import StorageError
 
-    with mistakes_told(CannotServe, StorageError), serving(settings, on_end=stop.ask) as addresses:
+    with mistakes_told(CannotServe, StorageError), serving(settings, stop.ask, receiver) as addresses:
         _announce(addresses)
         if settings.demo and not stop.is_asked:
             _show_demo(addresses)

@@ -14,7 +14,7 @@ from google.rpc import code_pb2
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from .intake import Busy, Malformed, Outcome, Refused, Unavailable
+from .outcomes import Busy, Malformed, Outcome, Refused, Unavailable
 from .signals import Signal
 
 # A refusal travels in gRPC trailers, twice and percent-encoded, and peers drop metadata beyond 8 KiB.

@@ -10,7 +10,7 @@ from typing import Protocol
 import zstandard
 
 from .answers import TooLarge
-from .intake import Malformed
+from .outcomes import Malformed
 
 MIB = 1 << 20
 

@@ -19,7 +19,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from .answers import response_to, status_of
-from .intake import Accepts, Outcome, Refused
+from .outcomes import Accepts, Outcome, Refused
 from .signals import SIGNALS, Signal
 
 _FULL_SUCCESS = Outcome(0, "")

@@ -19,8 +19,8 @@ from starlette.types import Receive, Scope, Send
 
 from .answers import MethodNotAllowed, TooLarge, UnsupportedMediaType, http_status_of, response_to, status_of
 from .compression import decompressed
-from .intake import Accepts, Malformed, Outcome
 from .otlp_json import json_from, request_from_json
+from .outcomes import Accepts, Malformed, Outcome
 from .signals import SIGNALS, Signal
 
 # Bodies that are decompressed and decoded at a time; the waiting for their commit takes no thread.

@@ -16,11 +16,11 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ..storage import StorageError
+from .outcomes import Busy, Malformed, Outcome, Refused, Unavailable
 from .reading import Fate, Reading
 from .signals import SIGNALS, TRACES, Signal, Sink
 
@@ -30,39 +30,7 @@ GROUP_BYTES_MAX = 16 << 20
 LARGE_BYTES = 64 << 10
 GROUPS_UNDER_WAY_MAX = 2
 GATHER_S_MAX = 0.010
-RETRY_AFTER_S = 1.0
 REJECTIONS_NAMED_MAX = 5
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What to tell the sender, as OTLP's partial success: (0, "") is full success, (0, text) a warning. For the other
-    signals `rejected_spans` counts their records."""
-
-    rejected_spans: int
-    error_message: str
-
-
-class Refused(Exception):
-    """A request of which nothing was stored."""
-
-    retry_after_s: float | None = None
-
-
-class Malformed(Refused):
-    """The request cannot be read; sending it again will not help."""
-
-
-class Busy(Refused):
-    """The queue is full; nothing was taken."""
-
-    retry_after_s = RETRY_AFTER_S
-
-
-class Unavailable(Refused):
-    """The store could not take the request; it can be sent again."""
-
-    retry_after_s = RETRY_AFTER_S
 
 
 @dataclass(frozen=True)
@@ -105,12 +73,6 @@ class Intake:
             lane.take_no_more()
         for lane in self._lanes.values():
             lane.finish()
-
-
-class Accepts(Protocol):
-    """Whatever takes requests as an Intake does: an edge hands them over and waits for the future."""
-
-    def accept(self, request: bytes, signal: Signal) -> Future[Outcome]: ...
 
 
 class _Lane:

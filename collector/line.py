@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import socket
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -40,18 +42,23 @@ class Line:
         return answer
 
     def serve(self) -> None:
-        """Takes calls and answers, until the other end is gone or this one closed."""
+        """Takes calls and answers, until either end hangs up or is gone."""
         with suppress(EOFError, OSError):
             while True:
                 self._take(*pickle.loads(self._connection.recv_bytes()))  # noqa: S301 from our own child or parent
-        self.close()
+        with self._sending:
+            self._connection.close()
         for number in list(self._waiting):
             self._break_off(number)
 
     def close(self) -> None:
-        """Hangs up, which the other end notices."""
-        with self._sending:
-            self._connection.close()
+        """Hangs up, which `serve` notices at both ends."""
+        with (
+            self._sending,
+            suppress(OSError),  # it is closed already
+            socket.socket(fileno=os.dup(self._connection.fileno())) as both_ways,
+        ):
+            both_ways.shutdown(socket.SHUT_RDWR)
 
     def _take(self, number: int, name: str, arguments: tuple[Any, ...]) -> None:
         if name == _ANSWER:

@@ -19,7 +19,7 @@ from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from .intake import Malformed
+from .outcomes import Malformed
 
 # Protobuf's own limit for messages within messages, so that both encodings take the same requests.
 DEPTH_MAX = 100

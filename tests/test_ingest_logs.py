@@ -32,8 +32,9 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_s
 from prometheus_client import CollectorRegistry
 from sqlalchemy import RowMapping, select
 
-from clew.collector.intake import Busy, Intake, Malformed
+from clew.collector.intake import Intake
 from clew.collector.log_records import read_log_requests
+from clew.collector.outcomes import Busy, Malformed
 from clew.collector.signals import LOGS
 from clew.collector.worker import WORTH_SENDING_BYTES
 from clew.exporter.otlp import run_as_otlp

@@ -47,9 +47,10 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from prometheus_client import CollectorRegistry
 from sqlalchemy import RowMapping, select
 
-from clew.collector.intake import Intake, Malformed
+from clew.collector.intake import Intake
 from clew.collector.metric_points import read_metric_requests
 from clew.collector.otlp_json import request_from_json
+from clew.collector.outcomes import Malformed
 from clew.collector.signals import METRICS
 from clew.exporter.otlp import metrics_as_otlp
 from clew.storage import Store, WorkflowMetric, WorkflowRun, WriteOutcome

@@ -11,7 +11,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from sqlalchemy import RowMapping, select, text
 
-from clew.collector.intake import Intake, Malformed, Outcome, Unavailable
+from clew.collector.intake import Intake
+from clew.collector.outcomes import Malformed, Outcome, Unavailable
 from clew.collector.projection import read_requests
 from clew.storage import (
     Base,

@@ -12,7 +12,8 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from prometheus_client import CollectorRegistry
 from sqlalchemy import text
 
-from clew.collector.intake import Busy, Intake, Outcome
+from clew.collector.intake import Intake
+from clew.collector.outcomes import Busy, Outcome
 from clew.collector.worker import WORTH_SENDING_BYTES
 from clew.storage import SpanBatch, Store, WriteOutcome
 

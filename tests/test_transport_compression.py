@@ -13,7 +13,7 @@ import zstandard
 
 from clew.collector.answers import TooLarge
 from clew.collector.compression import decompressed
-from clew.collector.intake import Malformed
+from clew.collector.outcomes import Malformed
 
 MIB = 1 << 20
 CODINGS: dict[str, Callable[[bytes], bytes]] = {

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from clew.collector.intake import Malformed
 from clew.collector.otlp_json import DEPTH_MAX, request_from_json
+from clew.collector.outcomes import Malformed
 
 DEPTH_DRAWN = 9
 IDS = {"traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_span_id"}

@@ -10,8 +10,8 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from ..collector.intake import Outcome as Taken
-from ..collector.intake import Refused
+from ..collector.outcomes import Outcome as Taken
+from ..collector.outcomes import Refused
 from ..collector.receiver import Receiver
 from ..collector.signals import SIGNALS
 from ..exporter.pages import ChosenSpans, Page
@@ -79,7 +79,8 @@ class StoreSink:
 
     def __init__(self, store: Store) -> None:
         self.name = str(store.path)
-        self._store, self._receiver = store, Receiver(store)
+        self._store, self._receiver = store, Receiver()
+        self._receiver.store_in(store)
 
     def accept(self, signal: str, payload: bytes) -> Future[Outcome]:
         answer: Future[Outcome] = Future()

@@ -21,8 +21,8 @@ from google.protobuf.message import Message
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
-from ..collector.intake import Malformed
 from ..collector.otlp_json import request_from_json
+from ..collector.outcomes import Malformed
 from ..collector.signals import SIGNALS
 from .errors import BadInput
 from .frames import FRAME_BYTES_MAX, Frame, Request, sized
