@@ -140,9 +140,9 @@ class _Elsewhere(grpc.GenericRpcHandler):  # type: ignore[misc]
         try:
             async for response in call:
                 yield response
-            context.set_trailing_metadata(await call.trailing_metadata())
+            context.set_trailing_metadata(tuple(await call.trailing_metadata()))
         except grpc.aio.AioRpcError as error:
-            await context.abort(error.code(), error.details() or "", error.trailing_metadata())
+            await context.abort(error.code(), error.details() or "", tuple(error.trailing_metadata() or ()))
         finally:
             call.cancel()
 

@@ -1,7 +1,7 @@
 """Statements over Arrow tables, planned once for all tables of the same columns.
 
 Planning a statement takes the engine longer than storing a small group by it, and what is stored has the same columns
-for hours. So a statement that comes again with the same columns is kept as a prepared one, over a source that hands out
+for hours. So a statement that came twice with the same columns is kept as a prepared one, over a source that hands out
 whatever table it is executed with. Not so statements that join what is stored: their plans hold for as much as there
 was when they were made.
 """
@@ -14,26 +14,24 @@ from itertools import count
 import duckdb
 import pyarrow as pa
 
-KEPT_MAX = 128
-
-_Key = tuple[str | bytes, ...]
+MET_MAX = 128
 
 
 class _Source:
     """An Arrow stream that the engine asks for anew at each execution."""
 
     def __init__(self, table: pa.Table) -> None:
-        self.table: pa.Table | None = table
+        self.table = table
 
     def __arrow_c_schema__(self) -> object:
-        return self._there().schema.__arrow_c_schema__()
+        return self.table.schema.__arrow_c_schema__()
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        return self._there().__arrow_c_stream__(requested_schema)
+        return self.table.__arrow_c_stream__(requested_schema)
 
-    def _there(self) -> pa.Table:
-        assert self.table is not None  # noqa: S101 it is, while the statement is planned or executed
-        return self.table
+
+_Key = tuple[str | bytes, ...]
+_Tables = dict[str, pa.Table]
 
 
 class _Kept:
@@ -55,7 +53,7 @@ class _Kept:
             return self._connection.execute(f"EXECUTE {self._name}")
         finally:
             for source in self._sources.values():
-                source.table = None
+                source.table = source.table.schema.empty_table()
 
     def drop(self) -> None:
         self._connection.execute(f"DEALLOCATE {self._name}")
@@ -66,9 +64,6 @@ class _Kept:
         return f"{self._name}_{name}"
 
 
-_Tables = dict[str, pa.Table]
-
-
 class Statements:
     """What a connection executes over the tables `incoming`, `pairs` and `runs`. For one thread at a time."""
 
@@ -76,7 +71,8 @@ class Statements:
         self._connection = connection
         self._numbers = count()
         # None for what was met once: much comes never again.
-        self._kept: OrderedDict[_Key, _Kept | None] = OrderedDict()
+        self._met: OrderedDict[_Key, _Kept | None] = OrderedDict()
+        self._wanted: dict[_Key, tuple[str, _Tables]] = {}
 
     def execute(
         self,
@@ -92,22 +88,25 @@ class Statements:
         return self._connection.execute(statement, parameters)
 
     def execute_kept(self, statement: str, **tables: pa.Table | None) -> duckdb.DuckDBPyConnection:
-        """Executes a statement that reads nothing but the tables, and keeps it from the second time on."""
+        """Executes a statement that reads nothing but the tables, as a kept one where it is."""
         given = {name: table for name, table in tables.items() if table is not None}
         key: _Key = (statement, *(part for name, table in given.items() for part in (name, _columns(table))))
-        if key not in self._kept:
-            self._meet(key)
-            return self.execute(statement, **tables)
-        self._kept.move_to_end(key)
-        kept = self._kept[key]
-        if kept is None:
-            kept = self._kept[key] = _Kept(self._connection, next(self._numbers), statement, given)
-        return kept.execute(given)
+        kept = self._met.get(key)
+        if kept:
+            self._met.move_to_end(key)
+            return kept.execute(given)
+        if key in self._met:
+            self._wanted[key] = statement, {name: table.schema.empty_table() for name, table in given.items()}
+        self._met[key] = None
+        return self.execute(statement, **tables)
 
-    def _meet(self, key: _Key) -> None:
-        self._kept[key] = None
-        if len(self._kept) > KEPT_MAX:
-            _, oldest = self._kept.popitem(last=False)
+    def keep(self) -> None:
+        """Keeps what has come twice. Between transactions: what is registered within one may go with it."""
+        for key, (statement, tables) in self._wanted.items():
+            self._met[key] = _Kept(self._connection, next(self._numbers), statement, tables)
+        self._wanted.clear()
+        while len(self._met) > MET_MAX:
+            _, oldest = self._met.popitem(last=False)
             if oldest:
                 oldest.drop()
 

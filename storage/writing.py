@@ -131,6 +131,7 @@ class Writer:
         committed = False
         # Before it, so that what fails then is not told of a batch that is stored.
         self._compaction.fold_arrivals()
+        self._statements.keep()
         try:
             with self._on_arrival(batch), self._damage.transaction(self._connection):
                 outcome = self._store(batch, write_runs)

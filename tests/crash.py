@@ -4,7 +4,7 @@
 
 Each round starts a real `clew serve` on the same file, sends spans from several threads, kills the server with SIGKILL,
 looks for every span ever acknowledged, restarts the server, sends the round's spans again, and looks again: each must
-be there exactly once. A worker process that outlives its killed server counts as a failure too. Exits 1 on any.
+be there exactly once. A process of the server's that outlives it counts as a failure too. Exits 1 on any.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SENDERS = 8
 SPANS_PER_REQUEST = 200
 LOAD_S = (0.2, 1.5)
 READY_S = 60.0
-WORKER_END_S = 10.0
+CHILDREN_END_S = 10.0
 
 SpanKey = tuple[str, str]
 
@@ -66,7 +66,7 @@ class Server(NamedTuple):
         children = psutil.Process(self.process.pid).children(recursive=True)
         self.process.kill()
         self.process.wait()
-        _, alive = psutil.wait_procs(children, WORKER_END_S)
+        _, alive = psutil.wait_procs(children, CHILDREN_END_S)
         return [child.pid for child in alive]
 
     def stop(self) -> int:

@@ -32,11 +32,10 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_s
 from prometheus_client import CollectorRegistry
 from sqlalchemy import RowMapping, select
 
-from clew.collector.intake import Intake
+from clew.collector.intake import LARGE_BYTES, Intake
 from clew.collector.log_records import read_log_requests
 from clew.collector.outcomes import Busy, Malformed
 from clew.collector.signals import LOGS
-from clew.collector.worker import WORTH_SENDING_BYTES
 from clew.exporter.otlp import run_as_otlp
 from clew.storage import EventLog, Store, WorkflowRun, WriteOutcome
 
@@ -230,12 +229,12 @@ def test_a_broken_request_harms_no_other(store: Store) -> None:
 
 
 def test_the_intake_takes_records_beside_spans(store: Store) -> None:
-    """Each signal is answered after its own commit and counted by what became of it; large groups go by the worker."""
+    """Each signal is answered after its own commit and counted by what became of it."""
     registry = CollectorRegistry()
     intake = Intake(store, registry=registry)
     try:
         many = [request(*(record("x" * 100, at=at) for at in range(1000 * n, 1000 * n + 800))) for n in range(3)]
-        assert all(len(sent) > WORTH_SENDING_BYTES for sent in many)
+        assert all(len(sent) > LARGE_BYTES for sent in many)
         answers = [intake.accept(spans()), *(intake.accept(sent, LOGS) for sent in (*many, many[0]))]
         assert [answer.result(TIMEOUT_S).error_message for answer in answers] == [""] * 5
         with pytest.raises(Malformed):

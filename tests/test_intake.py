@@ -1,20 +1,18 @@
-"""The queue, the group and the answer: nothing that was taken is lost, whatever becomes of the reader or the sender."""
+"""The queue, the group and the answer: nothing that was taken is lost, whatever becomes of the sender."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
 
-import psutil
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from prometheus_client import CollectorRegistry
 from sqlalchemy import text
 
-from clew.collector.intake import Intake
+from clew.collector.intake import LARGE_BYTES, Intake
 from clew.collector.outcomes import Busy, Outcome
-from clew.collector.worker import WORTH_SENDING_BYTES
 from clew.storage import SpanBatch, Store, WriteOutcome
 
 TIMEOUT_S = 60
@@ -66,20 +64,14 @@ def request(number: int, *, spans: int = 1, bytes_min: int = 0) -> bytes:
 
 
 def large(number: int) -> bytes:
-    """A request for the worker process."""
-    return request(number, spans=100, bytes_min=WORTH_SENDING_BYTES)
+    """A request that is worth reading while another is stored."""
+    return request(number, spans=100, bytes_min=LARGE_BYTES)
 
 
 def stored(store: Store) -> int:
     with store.read() as reader:
         [row] = reader.rows(text("SELECT count(*) AS events FROM execution_events"))
         return int(row["events"])
-
-
-def workers() -> list[psutil.Process]:
-    """The child processes that read; not multiprocessing's own, which tracks shared resources."""
-    children = psutil.Process().children()
-    return [child for child in children if any("spawn_main" in part for part in child.cmdline())]
 
 
 def test_an_answer_is_a_commit(store: Store, intake: Intake) -> None:
@@ -150,40 +142,6 @@ def test_closing_finishes_what_was_taken(store: Store, gate: Gate) -> None:
     assert stored(store) == 4 * 100 + 8
     with pytest.raises(Busy):
         intake.accept(request(99))
-    assert workers() == []
-
-
-def test_closing_does_not_wait_for_the_worker(gate: Gate) -> None:
-    """Whatever it is at, starting up or stopped: nothing taken needs it any more."""
-    intake = Intake(gate)
-    [worker] = workers()
-    worker.suspend()
-    intake.close()
-    assert workers() == []
-
-
-def test_a_killed_worker_is_replaced(store: Store, intake: Intake) -> None:
-    """The requests it was to read are read all the same, and the ones after by its successor."""
-    [worker] = workers()
-    worker.kill()
-    worker.wait(TIMEOUT_S)
-    assert intake.accept(large(1)).result(TIMEOUT_S) == DONE
-    [successor] = workers()
-    assert successor.pid != worker.pid
-    assert intake.accept(large(2)).result(TIMEOUT_S) == DONE
-    assert workers() == [successor]
-    assert stored(store) == 200
-
-
-def test_a_worker_killed_at_work_loses_nothing(store: Store, gate: Gate, intake: Intake) -> None:
-    """It has been handed a group, and is stopped so that it cannot have read it, when it is killed."""
-    [worker] = workers()
-    worker.suspend()
-    answers = [intake.accept(large(number)) for number in range(5)]
-    assert not any(answer.done() for answer in answers)
-    worker.kill()
-    assert [answer.result(TIMEOUT_S) for answer in answers] == [DONE] * 5
-    assert stored(store) == 500
 
 
 def test_a_sender_that_gives_up_harms_nobody(store: Store, gate: Gate, intake: Intake) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import count
 from typing import Any
 from uuid import UUID
@@ -27,10 +28,11 @@ from opentelemetry.proto.common.v1.common_pb2 import (
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status, TracesData
 
 from clew.collector.intake import Intake
-from clew.collector.projection import Reading, read_requests
-from clew.collector.worker import WORTH_SENDING_BYTES, Reader
+from clew.collector.projection import read_requests
+from clew.collector.receiver import Receiver
+from clew.collector.signals import TRACES
 from clew.exporter.otlp import run_as_otlp
-from clew.storage import Store
+from clew.storage import PreparedBatch, Store, WriteOutcome
 
 from .any_otlp import (
     DETERMINISTIC,
@@ -213,17 +215,14 @@ def test_every_span_comes_back_as_it_was_sent(
     assert stored(shared_store, sent) == sorted(said for request in sent for said in said_by(request))
 
 
-def _content(reading: Reading) -> str:
-    batch = reading.batch
-    if batch is None:
-        return repr(reading.fates)
+def _content(batch: PreparedBatch) -> str:
     parts = filter(None, [batch.events, batch.logs, batch.links, batch.resources, batch.scopes])
     said = [(part.rows.to_pydict(), part.expression, part.pairs and part.pairs.to_pydict()) for part in parts]
-    return repr([batch.runs.to_pydict(), said, reading.fates])
+    return repr([batch.runs.to_pydict(), said])
 
 
 def _large_group() -> list[ExportTraceServiceRequest]:
-    """Requests each of which is worth sending to the worker, with attributes of every kind."""
+    """Requests of many spans with attributes of every kind."""
     kinds = AnyValue(
         kvlist_value=KeyValueList(
             values=[
@@ -246,27 +245,39 @@ def _large_group() -> list[ExportTraceServiceRequest]:
     return sent
 
 
-def test_the_worker_reads_as_the_server_does() -> None:
-    """A group read in the worker process is the very batch, with the very fates, that reading it here gives."""
+def test_what_another_process_reads_is_the_same() -> None:
+    """A batch comes over the line from the process that receives as it is read here, and its fates are told alike."""
     sent = _large_group()
     sent[1].resource_spans.add().scope_spans.add().spans.add(trace_id=b"short", span_id=bytes(8), name="refused")
     payloads = [request.SerializeToString() for request in sent]
-    assert sum(map(len, payloads)) > WORTH_SENDING_BYTES
-    reader = Reader()
-    try:
-        assert _content(reader.read(payloads)) == _content(read_requests(payloads))
-    finally:
-        reader.close()
+    handed = _Handed()
+    with closing(Receiver()) as receiver:
+        receiver.store_in(handed)
+        outcomes = [receiver.accept(payload, TRACES).result(TIMEOUT_S) for payload in payloads]
+    assert [outcome.rejected_spans for outcome in outcomes] == [0, 1, 0]
+    assert [_content(batch) for batch in handed.batches] == [_content(read_requests([p]).batch) for p in payloads]
+
+
+class _Handed:
+    """A sink that keeps what it is handed."""
+
+    def __init__(self) -> None:
+        self.batches: list[PreparedBatch] = []
+
+    def write_spans(self, batch: PreparedBatch) -> WriteOutcome:
+        self.batches.append(batch)
+        return WriteOutcome(stored=batch.events.rows.num_rows, repeated=0, replaced=0)
+
+    def write_hashed(self, batch: object) -> WriteOutcome:
+        raise NotImplementedError
 
 
 def test_large_requests_come_back_as_they_were_sent(shared_store: Store, shared_intake: Intake) -> None:
-    """So do spans that the worker read."""
+    """So do spans with attributes of every kind."""
     sent = _large_group()
     in_runs_of_their_own(sent, next(example_numbers))
     for request in sent:
-        payload = request.SerializeToString()
-        assert len(payload) > WORTH_SENDING_BYTES
-        assert shared_intake.accept(payload).result(TIMEOUT_S).rejected_spans == 0
+        assert shared_intake.accept(request.SerializeToString()).result(TIMEOUT_S).rejected_spans == 0
     assert stored(shared_store, sent) == sorted(said for request in sent for said in said_by(request))
 
 

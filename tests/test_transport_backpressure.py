@@ -21,7 +21,7 @@ from sqlalchemy import select
 from starlette.applications import Starlette
 
 from clew.collector.answers import http_status_of, status_of
-from clew.collector.grpc_server import GrpcServer
+from clew.collector.grpc_server import GrpcServer, otlp_services
 from clew.collector.http_server import otlp_routes
 from clew.collector.intake import Intake
 from clew.storage import ExecutionEvent, Store, WriteFailed
@@ -75,7 +75,7 @@ def intake(gate: Gate) -> Iterator[Intake]:
 
 @pytest.fixture
 def grpc_server(intake: Intake, gate: Gate) -> Iterator[GrpcServer]:
-    server = GrpcServer(intake, host="127.0.0.1", port=0)
+    server = GrpcServer(otlp_services(intake), "127.0.0.1:0")
     server.start()
     yield server
     gate.open.set()

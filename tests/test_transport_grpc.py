@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from sqlalchemy import select
 
-from clew.collector.grpc_server import GrpcServer
+from clew.collector.grpc_server import GrpcServer, otlp_services
 from clew.collector.intake import Intake
 from clew.storage import ExecutionEvent, Store
 
@@ -42,7 +42,7 @@ def intake(store: Store) -> Iterator[Intake]:
 
 @pytest.fixture
 def server(intake: Intake) -> Iterator[GrpcServer]:
-    server = GrpcServer(intake, host="127.0.0.1", port=0, payload_bytes_max=PAYLOAD_BYTES_MAX)
+    server = GrpcServer(otlp_services(intake), "127.0.0.1:0", payload_bytes_max=PAYLOAD_BYTES_MAX)
     server.start()
     yield server
     server.stop(TIMEOUT_S)
@@ -239,7 +239,7 @@ def test_other_methods_are_unimplemented(channel: grpc.Channel) -> None:
 def test_a_taken_port_is_an_error_that_names_it(server: GrpcServer, intake: Intake) -> None:
     """A second server on the same port is refused, not shared."""
     with pytest.raises(OSError, match=f"127.0.0.1:{server.port}"):
-        GrpcServer(intake, host="127.0.0.1", port=server.port)
+        GrpcServer(otlp_services(intake), f"127.0.0.1:{server.port}")
 
 
 def test_a_burst_of_calls_is_answered(channel: grpc.Channel, store: Store) -> None:

@@ -1,0 +1,92 @@
+"""The line between two processes: here both ends are in one."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+import pytest
+
+from clew.collector.line import Line, LineBroken
+
+TIMEOUT_S = 30
+
+
+class Ends(NamedTuple):
+    here: Line
+    there: Line
+    later: Future[Any]
+
+
+def _fail(text: str) -> None:
+    raise ValueError(text)
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    """A line served at both ends."""
+    ours, theirs = multiprocessing.Pipe()
+    later: Future[Any] = Future()
+    answers = {"double": lambda number: 2 * number, "later": lambda: later, "fail": _fail, "lock": threading.Lock}
+    line = Ends(Line(ours, {"double": lambda number: -2 * number}), Line(theirs, answers), later)
+    threads = [threading.Thread(target=end.serve) for end in (line.here, line.there)]
+    for thread in threads:
+        thread.start()
+    yield line
+    line.here.close()
+    for thread in threads:
+        thread.join(TIMEOUT_S)
+        assert not thread.is_alive()
+
+
+def test_both_ends_call(ends: Ends) -> None:
+    """Each has answers of its own."""
+    assert ends.here.call("double", 4).result(TIMEOUT_S) == 8
+    assert ends.there.call("double", 4).result(TIMEOUT_S) == -8
+
+
+def test_a_call_that_takes_long_keeps_no_other(ends: Ends) -> None:
+    """What is called last may be answered first."""
+    slow = ends.here.call("later")
+    assert ends.here.call("double", 1).result(TIMEOUT_S) == 2
+    assert not slow.done()
+    ends.later.set_result("now")
+    assert slow.result(TIMEOUT_S) == "now"
+
+
+def test_what_is_raised_there_is_raised_here(ends: Ends) -> None:
+    """At once or later."""
+    with pytest.raises(ValueError, match="no such thing"):
+        ends.here.call("fail", "no such thing").result(TIMEOUT_S)
+    slow = ends.here.call("later")
+    ends.later.set_exception(KeyError("later"))
+    with pytest.raises(KeyError):
+        slow.result(TIMEOUT_S)
+
+
+def test_what_cannot_be_sent_is_told(ends: Ends) -> None:
+    """An answer that does not go over the line fails the call, not the line."""
+    with pytest.raises(RuntimeError, match="lock"):
+        ends.here.call("lock").result(TIMEOUT_S)
+    assert ends.here.call("double", 1).result(TIMEOUT_S) == 2
+
+
+def test_a_caller_that_gives_up_harms_nobody(ends: Ends) -> None:
+    """Its answer is dropped when it comes."""
+    slow = ends.here.call("later")
+    assert slow.cancel()
+    ends.later.set_result("too late")
+    assert ends.here.call("double", 1).result(TIMEOUT_S) == 2
+
+
+def test_a_broken_line_fails_what_waits_and_what_comes(ends: Ends) -> None:
+    """Nobody waits for an answer that cannot come."""
+    slow = ends.here.call("later")
+    ends.there.close()
+    with pytest.raises(LineBroken):
+        slow.result(TIMEOUT_S)
+    with pytest.raises(LineBroken):
+        ends.here.call("double", 1).result(TIMEOUT_S)
