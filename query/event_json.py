@@ -40,26 +40,32 @@ def place_in_tree(rows: pa.Table, tree: Tree | None) -> pa.Table:
 def event_texts(rows: pa.Table) -> pa.Array:
     """The events of `rows` (see `place_in_tree`), each as a JSON object without its closing brace."""
     rows = _with_exact_attributes(rows).combine_chunks()
-    members = [_member(name, says(_column(rows, name))) for name, says in FIELDS]
-    members += [_member(name, says(_column(rows, name)), optional=True) for name, says in OPTIONAL_FIELDS]
-    return join("{", pc.binary_join_element_wise(*members, pa.scalar(",", TEXT), null_handling="skip"))
+    parts: list[pa.Array | str] = []
+    for name, says in FIELDS:
+        parts += [f',"{name}":' if parts else f'{{"{name}":', _said(says, _column(rows, name))]
+    for name, says in OPTIONAL_FIELDS:
+        said = says(_column(rows, name))
+        if said.null_count < len(said):
+            parts.append(pc.fill_null(join(f',"{name}":', said), ""))
+    return join(*parts)
 
 
 def join(*parts: pa.Array | str) -> pa.Array:
-    """The parts of each row one after the other; a null makes the row null."""
+    """The parts of each row one after the other, at least one of them an array; a null makes the row null."""
     texts = [pa.scalar(part, TEXT) if isinstance(part, str) else part for part in parts]
     return pc.binary_join_element_wise(*texts, pa.scalar("", TEXT))
 
 
+def _said(says: Callable[[pa.Array], pa.Array], values: pa.Array) -> pa.Array | str:
+    """What the values are as JSON; one text where no event has one, as often with few events."""
+    if len(values) and values.null_count == len(values):
+        return "null"
+    said = says(values)
+    return pc.fill_null(said, "null") if said.null_count else said
+
+
 def _column(rows: pa.Table, name: str) -> pa.Array:
     return rows[name].combine_chunks() if rows.num_rows else pa.nulls(0, rows.schema.field(name).type)
-
-
-def _member(name: str, values: pa.Array, *, optional: bool = False) -> pa.Array:
-    values = values.cast(TEXT)
-    if not optional:
-        values = pc.fill_null(values, "null")
-    return join(f'"{name}":', values)
 
 
 def _with_exact_attributes(rows: pa.Table) -> pa.Table:
