@@ -74,7 +74,10 @@ class Receiver:
 
     def listen(self, listening: Listening) -> int:
         """Takes OTLP/gRPC from now on; returns the port. Raises OSError that names the address when it cannot."""
-        port: int = self._line.call("listen", listening).result()
+        try:
+            port: int = self._line.call("listen", listening).result()
+        except LineBroken as error:
+            raise OSError(f"the process that receives ended before it listened on {listening.address}") from error
         host, _, _ = listening.address.rpartition(":")
         self._listening = replace(listening, address=f"{host}:{port}")
         return port
