@@ -10,7 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
@@ -113,14 +116,53 @@ class GrpcServer:
 
 
 def _export_of(signal: Signal, intake: Accepts) -> _Export:
+    arrivals = _Arrivals()
+
     async def export(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
         try:
-            outcome = await asyncio.wrap_future(intake.accept(request, signal))
+            outcome = await arrivals.of(intake.accept(request, signal))
         except Exception as error:  # noqa: BLE001 the sender must be answered, whatever happened
             await _refuse(context, error)
         return b"" if outcome == _FULL_SUCCESS else response_to(outcome, signal).SerializeToString()
 
     return export
+
+
+class _Arrivals:
+    """Outcomes that come from another thread, those of a group one after the other: the event loop is woken once for as
+    many as are there. For the handlers of one loop."""
+
+    def __init__(self) -> None:
+        self._come: deque[tuple[Future[Outcome], asyncio.Future[Outcome]]] = deque()
+        self._is_told = False
+
+    def of(self, taken: Future[Outcome]) -> asyncio.Future[Outcome]:
+        """What `taken` becomes, to be awaited."""
+        loop = asyncio.get_running_loop()
+        awaited = loop.create_future()
+        taken.add_done_callback(partial(self._arrived, loop, awaited))
+        return awaited
+
+    def _arrived(
+        self, loop: asyncio.AbstractEventLoop, awaited: asyncio.Future[Outcome], taken: Future[Outcome]
+    ) -> None:
+        self._come.append((taken, awaited))
+        if not self._is_told:
+            self._is_told = True
+            with suppress(RuntimeError):  # the loop is closed, and nobody waits
+                loop.call_soon_threadsafe(self._hand_out)
+
+    def _hand_out(self) -> None:
+        self._is_told = False  # first: what comes from now on may come too late for this time
+        while self._come:
+            taken, awaited = self._come.popleft()
+            error = taken.exception()
+            if awaited.done():
+                continue  # the sender gave up
+            if error is None:
+                awaited.set_result(taken.result())
+            else:
+                awaited.set_exception(error)
 
 
 class _Elsewhere(grpc.GenericRpcHandler):  # type: ignore[misc]

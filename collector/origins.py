@@ -16,7 +16,12 @@ from ..storage.conventions import TEXTS
 from .attributes import from_messages
 from .otlp import RESOURCES, SCOPES, MessageColumns, parsed
 
-Origin = dict[str, Any]
+
+class Origin(dict[str, Any]):
+    """The columns of a resource or scope. Its id, a hash, stands for all of it."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return int(self["id"])
 
 
 class DistinctOrigins:
@@ -32,11 +37,17 @@ class DistinctOrigins:
 
     def stored(self) -> Origins:
         """Each origin once, with the columns of its table."""
-        distinct = list({origin["id"]: origin for origin in self._of_block}.values())
-        types = {"id": pa.int64(), "dropped_attributes_count": pa.int64(), "otlp": pa.binary()}
-        names = ["id", *self._texts, "schema_url", "dropped_attributes_count", "otlp"]
-        table = {name: pa.array([o[name] for o in distinct], types.get(name, pa.string())) for name in names}
-        return Origins(pa.table(table), from_messages([o["attributes"] for o in distinct]))
+        distinct = sorted(set(self._of_block), key=hash)
+        return _stored(tuple(distinct), tuple(self._texts))
+
+
+@lru_cache(maxsize=256)
+def _stored(distinct: tuple[Origin, ...], texts: tuple[str, ...]) -> Origins:
+    """Kept, since telemetry comes from the same few combinations of origins for hours."""
+    types = {"id": pa.int64(), "dropped_attributes_count": pa.int64(), "otlp": pa.binary()}
+    names = ["id", *texts, "schema_url", "dropped_attributes_count", "otlp"]
+    table = {name: pa.array([o[name] for o in distinct], types.get(name, pa.string())) for name in names}
+    return Origins(pa.table(table), from_messages([o["attributes"] for o in distinct]))
 
 
 def resources_of(blocks: pa.StructArray) -> DistinctOrigins:
@@ -66,20 +77,21 @@ def read_resource(message: bytes | None, schema_url: str) -> Origin:
     resource = parsed(Resource, message or b"") or Resource()
     texts = {pair.key: pair.value.string_value for pair in resource.attributes}
     origin = _origin(message, schema_url, resource)
-    return origin | {
-        "service_name": texts.get("service.name") or None,
-        "session_id": next((texts[key] for key in TEXTS["session_id"] if texts.get(key)), None),
-    }
+    return Origin(
+        origin,
+        service_name=texts.get("service.name") or None,
+        session_id=next((texts[key] for key in TEXTS["session_id"] if texts.get(key)), None),
+    )
 
 
 @lru_cache(maxsize=4096)
 def read_scope(message: bytes | None, schema_url: str) -> Origin:
     """The columns of `schema.Scope`, from a serialised InstrumentationScope (None: absent)."""
     scope = parsed(InstrumentationScope, message or b"") or InstrumentationScope()
-    return _origin(message, schema_url, scope) | {"name": scope.name or None, "version": scope.version or None}
+    return Origin(_origin(message, schema_url, scope), name=scope.name or None, version=scope.version or None)
 
 
-def _origin(message: bytes | None, schema_url: str, parsed: Resource | InstrumentationScope) -> Origin:
+def _origin(message: bytes | None, schema_url: str, parsed: Resource | InstrumentationScope) -> dict[str, Any]:
     content = b"%d%d " % (message is not None, len(schema_url)) + schema_url.encode() + (message or b"")
     return {
         "id": int.from_bytes(blake2b(content, digest_size=8).digest(), "big", signed=True),

@@ -96,7 +96,7 @@ class AttributeColumns:
         return json.loads(value) if value_type is ValueType.JSON else value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Origins:
     """Resources or scopes: a table with the columns of `schema.Resource` or `schema.Scope` but `attributes`, without
     repetition, and their attributes."""

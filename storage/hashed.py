@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from .batch import AttributeColumns, Origins
+from .preparing import prepare_origins
 from .runs import mentioned_runs
 from .variant import RowsWithAttributes, with_attributes
 
@@ -86,8 +87,8 @@ def prepare_hashed(batch: HashedBatch) -> PreparedHashed:
     return PreparedHashed(
         table=batch.table,
         runs=mentioned_runs(batch.rows),
-        resources=with_attributes(batch.resources.table, batch.resources.attributes),
-        scopes=with_attributes(batch.scopes.table, batch.scopes.attributes),
+        resources=prepare_origins(batch.resources),
+        scopes=prepare_origins(batch.scopes),
         rows=rows if len(first) == len(times) else rows.take(first),
         since=int(told.min(initial=times.max())),
         until=int(times.max()),

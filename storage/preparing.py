@@ -6,6 +6,7 @@ It is a good part of a write's work, and can be done in another process: what co
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import pyarrow as pa
 
@@ -43,8 +44,8 @@ def prepare(batch: SpanBatch) -> PreparedBatch:
         events = events.append_column("history_id", history.ids)
     return PreparedBatch(
         runs=run_deltas(batch.events).append_column("usage_revision", usage.usage_revision),
-        resources=_of(batch.resources),
-        scopes=_of(batch.scopes),
+        resources=prepare_origins(batch.resources),
+        scopes=prepare_origins(batch.scopes),
         events=with_attributes(events, attributes),
         logs=_of(batch.logs) if batch.logs else None,
         links=_of(batch.links) if batch.links else None,
@@ -53,5 +54,11 @@ def prepare(batch: SpanBatch) -> PreparedBatch:
     )
 
 
-def _of(part: Origins | EventParts) -> RowsWithAttributes:
-    return with_attributes(part.table, part.attributes)
+@lru_cache(maxsize=256)
+def prepare_origins(origins: Origins) -> RowsWithAttributes:
+    """The same rows for the same object: telemetry comes from few origins."""
+    return with_attributes(origins.table, origins.attributes)
+
+
+def _of(parts: EventParts) -> RowsWithAttributes:
+    return with_attributes(parts.table, parts.attributes)
