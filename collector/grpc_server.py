@@ -166,27 +166,30 @@ class _Arrivals:
 
 
 class _Elsewhere(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Passes calls of any method on to another server, message by message, and its answers back."""
+    """Passes calls of any method on to another server, and its answers back.
+
+    Each message of a call is a call of its own there: most have one, and reflection, which has many, answers each by
+    itself. A stream of messages would now and then be told INTERNAL where the server refuses it at once.
+    """
 
     def __init__(self, address: str) -> None:
         self._channel = grpc.aio.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)])
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
-        # A call with one message is, on the wire, a stream of one.
         return grpc.stream_stream_rpc_method_handler(partial(self._pass_on, handler_call_details.method))
 
     async def _pass_on(
         self, method: str, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext
     ) -> AsyncIterator[bytes]:
-        call = self._channel.stream_stream(method)(requests, timeout=context.time_remaining())
+        ask = self._channel.unary_stream(method)
         try:
-            async for response in call:
-                yield response
-            context.set_trailing_metadata(tuple(await call.trailing_metadata()))
+            async for request in requests:
+                call = ask(request, timeout=context.time_remaining())
+                async for response in call:
+                    yield response
+                context.set_trailing_metadata(tuple(await call.trailing_metadata()))
         except grpc.aio.AioRpcError as error:
             await context.abort(error.code(), error.details() or "", tuple(error.trailing_metadata() or ()))
-        finally:
-            call.cancel()
 
 
 async def _refuse(context: grpc.aio.ServicerContext, error: Exception) -> NoReturn:

@@ -8,6 +8,7 @@ row groups instead of through the write-ahead log, and a read of one run prunes 
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,6 +39,8 @@ SETTINGS: dict[str, Any] = {
     "variant_minimum_shredding_size": -1,
     "checkpoint_threshold": "64MB",
 }
+
+_POOL: dict[str, Any] = {"poolclass": QueuePool, "pool_size": 16, "max_overflow": 16, "pool_timeout": 30}
 
 
 def database_path(url: str) -> Path:
@@ -75,11 +78,32 @@ def open_engine(path: Path) -> Engine:
         cursor.execute(f"USE {CATALOG}")
         return duckdb_engine.ConnectionWrapper(cursor)
 
-    engine = create_engine(
-        "duckdb://", creator=connect, poolclass=QueuePool, pool_size=16, max_overflow=16, pool_timeout=30
-    )
+    engine = create_engine("duckdb://", creator=connect, **_POOL)
     event.listen(engine, "engine_disposed", lambda _engine: owner.close())
     return engine
+
+
+class _ReadOnlyConnection(duckdb_engine.ConnectionWrapper):
+    """Its transactions only read, by the engine."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        super().__init__(connection)
+        self._read_only = connection
+
+    def begin(self) -> None:
+        self._read_only.execute("BEGIN TRANSACTION READ ONLY")
+
+
+def read_only(engine: Engine) -> Engine:
+    """An engine on the same file whose transactions only read. It is to be disposed of before the other."""
+
+    def connect() -> _ReadOnlyConnection:
+        with closing(engine.raw_connection()) as holder:
+            connection = native(holder).duplicate()
+        connection.execute(f"USE {CATALOG}")
+        return _ReadOnlyConnection(connection)
+
+    return create_engine("duckdb://", creator=connect, **_POOL)
 
 
 def native(connection: Connection | PoolProxiedConnection) -> duckdb.DuckDBPyConnection:

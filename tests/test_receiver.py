@@ -13,6 +13,7 @@ import grpc
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import text
@@ -234,12 +235,22 @@ def test_the_metrics_are_those_of_the_process(receiver: Receiver, registry: Coll
 
 
 def test_other_calls_are_answered_elsewhere(channel: grpc.Channel) -> None:
-    """Single answers and streams, health and reflection's neighbours among them."""
+    """Single answers and streams, health among them."""
     assert channel.unary_unary("/tests.Numbers/Sum")(b"\1\2\3", timeout=TIMEOUT_S) == b"6"
     assert list(channel.unary_stream("/tests.Numbers/Count")(b"3", timeout=TIMEOUT_S)) == [b"0", b"1", b"2"]
     health = health_pb2_grpc.HealthStub(channel)
     answer = health.Check(health_pb2.HealthCheckRequest(service="tests.Numbers"), timeout=TIMEOUT_S)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_reflection_is_answered_elsewhere(channel: grpc.Channel) -> None:
+    """A call of several messages gets the answer to each, in their order."""
+    asked = [reflection_pb2.ServerReflectionRequest(list_services="", host=str(number)) for number in range(3)]
+    answers = list(
+        reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter(asked), timeout=TIMEOUT_S)
+    )
+    assert [answer.original_request.host for answer in answers] == ["0", "1", "2"]
+    assert "tests.Numbers" in {service.name for service in answers[0].list_services_response.service}
 
 
 def test_what_is_refused_elsewhere_is_refused_here(channel: grpc.Channel) -> None:
