@@ -29,7 +29,7 @@ GROUP_BYTES_MAX = 16 << 20
 # A group of so much is worth reading while another is stored.
 LARGE_BYTES = 64 << 10
 GROUPS_UNDER_WAY_MAX = 2
-GATHER_S_MAX = 0.010
+GATHER_S_MAX = 0.050
 REJECTIONS_NAMED_MAX = 5
 
 
@@ -90,6 +90,7 @@ class _Lane:
         self._taken = 0
         self._taken_before = 0
         self._under_way = 0
+        self._stored_in_s = 0.0
         self._closing = False
         self._changed = threading.Condition()
         self._storing = ThreadPoolExecutor(GROUPS_UNDER_WAY_MAX, thread_name_prefix=f"clew-{signal.name}-storing")
@@ -132,7 +133,9 @@ class _Lane:
         """Waits for requests worth a commit and takes them off the queue. Empty once closed and finished."""
         with self._changed:
             self._changed.wait_for(self._is_wanted)
-            self._changed.wait_for(lambda: self._closing or self._is_half() or self._is_all(), timeout=GATHER_S_MAX)
+            # A commit more would take as long.
+            patience_s = min(GATHER_S_MAX, self._stored_in_s)
+            self._changed.wait_for(lambda: self._closing or self._is_half() or self._is_all(), timeout=patience_s)
             half = (self._taken + 1) // 2
             group: list[_Request] = []
             size = 0
@@ -178,7 +181,8 @@ class _Lane:
         except BaseException as error:  # noqa: BLE001 the senders must be answered, even after a panic in native code
             self._store_one_by_one(group.requests, error)
             return
-        self._metrics.commit_seconds.observe(perf_counter() - began)
+        self._stored_in_s = perf_counter() - began
+        self._metrics.commit_seconds.observe(self._stored_in_s)
         self._release(group.requests)
         for request, fate in zip(group.requests, fates, strict=True):
             _answer(request, Malformed(fate.malformed) if fate.malformed else _outcome(fate))
