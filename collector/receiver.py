@@ -54,6 +54,7 @@ class Receiver:
         self._on_loss: Callable[[], object] = lambda: None
         self._listening: Listening | None = None
         self._closing = False
+        self._turn = threading.Lock()
         self._storing = ThreadPoolExecutor(1, thread_name_prefix="clew-storing")
         self._process, self._line = self._started()
         self._supervising = threading.Thread(target=self._supervise, name="clew-receiver-line")
@@ -92,11 +93,9 @@ class Receiver:
     def close(self, grace_s: float = 0.0) -> None:
         """Takes nothing more, gives gRPC calls under way `grace_s` seconds, finishes everything taken, then returns.
         Does nothing the second time."""
-        if self._sink and not self._closing:
-            self._closing = True
+        if self._takes_no_more() and self._sink:
             with suppress(LineBroken, TimeoutError):
                 self._line.call("finish", grace_s).result(grace_s + FINISH_S_MAX)
-        self._closing = True
         self._line.close()
         self._supervising.join()
         self._storing.shutdown()
@@ -125,19 +124,25 @@ class Receiver:
             self._line.serve()
             self._process.kill()
             self._process.join()
-            if self._closing:
-                return
-            self._process, self._line = self._started()
+            with self._turn:
+                if self._closing:
+                    return
+                self._process, self._line = self._started()
             if self._listening:
                 self._line.call("listen", self._listening).add_done_callback(self._look_at)
 
     def _look_at(self, listening: Future[int]) -> None:
         error = listening.exception()
-        if error and not self._closing:
+        if error and self._takes_no_more():
             self.lost = f"the process that receives ended, and another cannot take its place: {error}"
-            self._closing = True
             self._line.close()
             self._on_loss()
+
+    def _takes_no_more(self) -> bool:
+        """From now on no process is replaced. False where that was so before."""
+        with self._turn:
+            was_open, self._closing = not self._closing, True
+        return was_open
 
     def _metrics(self) -> Iterable[Metric]:
         try:

@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 import httpx
+import psutil
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
@@ -168,6 +169,18 @@ def _wait_until_closed(host: str, port: int) -> None:
             time.sleep(0.02)
         except ConnectionError:
             return
+
+
+def test_it_ends_where_it_cannot_receive_any_more(server: Any) -> None:
+    """What receives is killed, and its port taken before another process has it: the server says so and ends."""
+    port = int(server.grpc_target.rpartition(":")[2])
+    children = psutil.Process(server.process.pid).children()
+    [receiving] = [child for child in children if any("spawn_main" in part for part in child.cmdline())]
+    receiving.kill()
+    receiving.wait(30)
+    with socket.create_server(("127.0.0.1", port)):
+        assert server.process.wait(60) == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in server.stderr
 
 
 def test_a_second_server_on_the_file_is_refused(server: Any, clew: Callable[..., Any]) -> None:
