@@ -7,7 +7,7 @@ import pickle
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
 from multiprocessing.connection import Connection
@@ -29,6 +29,8 @@ class Line:
         self._waiting: dict[int, Future[Any]] = {}
         self._numbers = count()
         self._sending = threading.Lock()
+        self._serving: int | None = None
+        self._answering = ThreadPoolExecutor(1, thread_name_prefix="clew-line")
 
     def call(self, name: str, *arguments: Any) -> Future[Any]:
         """Calls the other end. The future carries LineBroken where that goes before it has answered."""
@@ -43,9 +45,11 @@ class Line:
 
     def serve(self) -> None:
         """Takes calls and answers, until either end hangs up or is gone."""
+        self._serving = threading.get_ident()
         with suppress(EOFError, OSError):
             while True:
                 self._take(*pickle.loads(self._connection.recv_bytes()))  # noqa: S301 from our own child or parent
+        self._answering.shutdown(wait=False)
         with self._sending:
             self._connection.close()
         for number in list(self._waiting):
@@ -88,6 +92,13 @@ class Line:
             self._resolve(number, None, LineBroken("the process at the other end is gone"))
 
     def _answer(self, number: int, result: Any, error: BaseException | None) -> None:
+        """Not on the thread that serves: where both ends waited to be read from, neither would read."""
+        if threading.get_ident() == self._serving:
+            self._answering.submit(self._send_answer, number, result, error)
+        else:
+            self._send_answer(number, result, error)
+
+    def _send_answer(self, number: int, result: Any, error: BaseException | None) -> None:
         with suppress(OSError):  # nobody is left to be answered
             try:
                 self._send(number, _ANSWER, (result, error))

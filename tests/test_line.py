@@ -30,8 +30,8 @@ def ends() -> Iterator[Ends]:
     """A line served at both ends."""
     ours, theirs = multiprocessing.Pipe()
     later: Future[Any] = Future()
-    answers = {"double": lambda number: 2 * number, "later": lambda: later, "fail": _fail, "lock": threading.Lock}
-    line = Ends(Line(ours, {"double": lambda number: -2 * number}), Line(theirs, answers), later)
+    answers = {"double": lambda number: number * 2, "later": lambda: later, "fail": _fail, "lock": threading.Lock}
+    line = Ends(Line(ours, {"double": lambda number: number * -2}), Line(theirs, answers), later)
     threads = [threading.Thread(target=end.serve) for end in (line.here, line.there)]
     for thread in threads:
         thread.start()
@@ -55,6 +55,13 @@ def test_a_call_that_takes_long_keeps_no_other(ends: Ends) -> None:
     assert not slow.done()
     ends.later.set_result("now")
     assert slow.result(TIMEOUT_S) == "now"
+
+
+def test_much_goes_both_ways_at_once(ends: Ends) -> None:
+    """Neither end waits to be read from without reading itself."""
+    much = b"x" * (1 << 20)
+    calls = [end.call("double", much) for _ in range(20) for end in (ends.here, ends.there)]
+    assert {len(call.result(TIMEOUT_S)) for call in calls} == {0, 2 * len(much)}
 
 
 def test_what_is_raised_there_is_raised_here(ends: Ends) -> None:
