@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from sqlalchemy import func, literal
+from sqlalchemy import Engine, func, literal
 from sqlalchemy.event import listen, remove
 
 from clew.collector.projection import read_requests
@@ -249,10 +249,10 @@ def _windows(
         statements.append(statement)
 
     with store.read() as reader:
-        listen(store.engine, "before_cursor_execute", note)
+        listen(Engine, "before_cursor_execute", note)
         rows = chain(found, repeat([]))
         timeline.search(reader, wanted, lambda window, _: windows.append(window) or next(rows), effort)
-        remove(store.engine, "before_cursor_execute", note)
+        remove(Engine, "before_cursor_execute", note)
     return windows, len(statements)
 
 
