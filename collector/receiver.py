@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING, Any
@@ -181,6 +182,8 @@ class _MetricsElsewhere(Collector):
 def _interrupt_blocked() -> Iterator[None]:
     """Ctrl-C reaches every process of the terminal, but the server needs this one to finish what was taken; what is
     blocked when a process starts stays blocked in it."""
+    # Starting the first process starts this one before, and unblocks what is blocked.
+    resource_tracker.ensure_running()
     before = process_signal.pthread_sigmask(process_signal.SIG_BLOCK, {process_signal.SIGINT})
     try:
         yield

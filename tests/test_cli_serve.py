@@ -171,11 +171,28 @@ def _wait_until_closed(host: str, port: int) -> None:
             return
 
 
+def _receiving(server: Any) -> psutil.Process:
+    """The process of the server's that receives."""
+    children = psutil.Process(server.process.pid).children()
+    [receiving] = [child for child in children if any("spawn_main" in part for part in child.cmdline())]
+    return receiving
+
+
+def test_ctrl_c_is_for_the_server_alone(server: Any) -> None:
+    """A terminal sends it to every process; the one that receives goes on until the server has it finish."""
+    receiving = _receiving(server)
+    receiving.send_signal(signal.SIGINT)
+    with grpc.insecure_channel(server.grpc_target) as channel:
+        channel.unary_unary(EXPORT)(_request(1), timeout=30)
+    assert _receiving(server) == receiving
+    assert server.stop(signal.SIGINT) == 0
+    assert server.stderr == ""
+
+
 def test_it_ends_where_it_cannot_receive_any_more(server: Any) -> None:
     """What receives is killed, and its port taken before another process has it: the server says so and ends."""
     port = int(server.grpc_target.rpartition(":")[2])
-    children = psutil.Process(server.process.pid).children()
-    [receiving] = [child for child in children if any("spawn_main" in part for part in child.cmdline())]
+    receiving = _receiving(server)
     receiving.kill()
     receiving.wait(30)
     with socket.create_server(("127.0.0.1", port)):
