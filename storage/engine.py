@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -83,25 +84,16 @@ def open_engine(path: Path) -> Engine:
     return engine
 
 
-class _ReadOnlyConnection(duckdb_engine.ConnectionWrapper):
-    """Its transactions only read, by the engine."""
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        super().__init__(connection)
-        self._read_only = connection
-
-    def begin(self) -> None:
-        self._read_only.execute("BEGIN TRANSACTION READ ONLY")
-
-
 def read_only(engine: Engine) -> Engine:
     """An engine on the same file whose transactions only read. It is to be disposed of before the other."""
 
-    def connect() -> _ReadOnlyConnection:
+    def connect() -> duckdb_engine.ConnectionWrapper:
         with closing(engine.raw_connection()) as holder:
             connection = native(holder).duplicate()
         connection.execute(f"USE {CATALOG}")
-        return _ReadOnlyConnection(connection)
+        wrapped: Any = duckdb_engine.ConnectionWrapper(connection)
+        wrapped.begin = partial(connection.execute, "BEGIN TRANSACTION READ ONLY")
+        return wrapped
 
     return create_engine("duckdb://", creator=connect, **_POOL)
 
