@@ -8,8 +8,6 @@ row groups instead of through the write-ahead log, and a read of one run prunes 
 from __future__ import annotations
 
 import re
-from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,8 +38,6 @@ SETTINGS: dict[str, Any] = {
     "variant_minimum_shredding_size": -1,
     "checkpoint_threshold": "64MB",
 }
-
-_POOL: dict[str, Any] = {"poolclass": QueuePool, "pool_size": 16, "max_overflow": 16, "pool_timeout": 30}
 
 
 def database_path(url: str) -> Path:
@@ -79,23 +75,11 @@ def open_engine(path: Path) -> Engine:
         cursor.execute(f"USE {CATALOG}")
         return duckdb_engine.ConnectionWrapper(cursor)
 
-    engine = create_engine("duckdb://", creator=connect, **_POOL)
+    engine = create_engine(
+        "duckdb://", creator=connect, poolclass=QueuePool, pool_size=16, max_overflow=16, pool_timeout=30
+    )
     event.listen(engine, "engine_disposed", lambda _engine: owner.close())
     return engine
-
-
-def read_only(engine: Engine) -> Engine:
-    """An engine on the same file whose transactions only read. It is to be disposed of before the other."""
-
-    def connect() -> duckdb_engine.ConnectionWrapper:
-        with closing(engine.raw_connection()) as holder:
-            connection = native(holder).duplicate()
-        connection.execute(f"USE {CATALOG}")
-        wrapped: Any = duckdb_engine.ConnectionWrapper(connection)
-        wrapped.begin = partial(connection.execute, "BEGIN TRANSACTION READ ONLY")
-        return wrapped
-
-    return create_engine("duckdb://", creator=connect, **_POOL)
 
 
 def native(connection: Connection | PoolProxiedConnection) -> duckdb.DuckDBPyConnection:

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from .damage import Damage
-from .engine import native, read_only
+from .engine import native
 from .errors import QueryTimeout
 
 _TOLD_AGAIN_S = 0.05
@@ -99,13 +99,9 @@ class Reads:
     """The read transactions of an engine, each read-only and bounded in time. Those under way can be ended."""
 
     def __init__(self, engine: Engine, damage: Damage) -> None:
-        self._engine = read_only(engine)
+        self._engine = engine
         self._damage = damage
         self._watch = _Watch()
-
-    def close(self) -> None:
-        """Lets go of the file. Nothing may be under way."""
-        self._engine.dispose()
 
     @contextmanager
     def transaction(self, seconds_max: float) -> Iterator[Reader]:
@@ -129,13 +125,17 @@ class Reads:
 
     @contextmanager
     def _begun(self, connection: Connection, limit: _Limit) -> Iterator[Reader]:
-        connection.begin()  # closing it rolls back
+        connection.exec_driver_sql("ROLLBACK")
+        connection.exec_driver_sql("BEGIN TRANSACTION READ ONLY")
         reader = Reader(connection)
         self._watch.begin(reader, limit)
         try:
             yield reader
         finally:
-            self._watch.over(reader)
+            try:
+                connection.rollback()
+            finally:
+                self._watch.over(reader)
 
 
 class _Limit(NamedTuple):

@@ -124,6 +124,5 @@ class Store:
     def close(self) -> None:
         """Ends the reads under way, folds the write-ahead log into the file and closes it."""
         self.end_reads()
-        self._reads.close()
         self._writer.close()
         self.engine.dispose()
