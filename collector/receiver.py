@@ -79,7 +79,8 @@ class Receiver:
         try:
             port: int = self._line.call("listen", listening).result()
         except LineBroken as error:
-            raise OSError(f"the process that receives ended before it listened on {listening.address}") from error
+            reason = f"the process that receives ended before it listened on {listening.address}; start clew again"
+            raise OSError(reason) from error
         host, _, _ = listening.address.rpartition(":")
         self._listening = replace(listening, address=f"{host}:{port}")
         return port
@@ -135,7 +136,7 @@ class Receiver:
     def _look_at(self, listening: Future[int]) -> None:
         error = listening.exception()
         if error and self._takes_no_more():
-            self.lost = f"the process that receives ended, and another cannot take its place: {error}"
+            self.lost = f"the process that receives ended, and another cannot take its place: {error}; start clew again"
             self._line.close()
             self._on_loss()
 
