@@ -70,9 +70,10 @@ def figures(reader: Reader, wanted: FiguresWanted) -> Row:
     told = rows[0]["group_count"] if rows else 0
     if wanted.usage:
         _add_usage(groups, _usage(reader, wanted, condition), may_add=told <= wanted.limit)
+    in_order = sorted(groups, key=lambda key: key[0]) if wanted.every is not None else groups
     return {
         "events": int(rows[0]["all_events"]) if rows else 0,
-        "groups": [_group_json(wanted, key, group) for key, group in groups.items()],
+        "groups": [_group_json(wanted, key, groups[key]) for key in in_order],
         "groups_left_out": max(0, told - wanted.limit),
     }
 
@@ -188,11 +189,15 @@ def _histogram_json(counts: Mapping[int, int] | None) -> list[Row]:
 
 
 def _add_usage(groups: dict[Key, Row], used: Mapping[Key, Row], *, may_add: bool) -> None:
-    """To each group what it used; groups that used something and have no events are added where they may be."""
-    for key in used if may_add else ():
+    """To each group what it used; groups that used something and have no events come last, where they may be added."""
+    for key in sorted(used, key=_as_the_engine_sorts) if may_add else ():
         groups.setdefault(key, _figures_json(_NO_EVENTS))
     for key, group in groups.items():
         group["usage"] = _usage_json(used.get(key, {}))
+
+
+def _as_the_engine_sorts(key: Key) -> tuple[tuple[bool, Any], ...]:
+    return tuple((value is None, value) for value in key)
 
 
 _NO_EVENTS: Any = dict.fromkeys(("total_ns", "min_ns", "max_ns", "percentiles")) | dict.fromkeys(

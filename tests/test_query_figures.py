@@ -259,6 +259,20 @@ def test_more_groups_than_the_limit_are_counted(two_runs: Rows, api_reader: ApiR
     assert (told["groups_left_out"], told["events"]) == (2, 4)
 
 
+def test_groups_that_only_used_something_are_in_order_too(rows: Rows, api_reader: ApiReader) -> None:
+    """After those of their time that have events, by name: the same answer has the same order."""
+    hour, agents = 3_600 * 10**9, sorted(f"agent {number}" for number in range(40))
+    for number, agent in enumerate(reversed(agents)):
+        run_id = rows.run(f"{number + 1:032x}", lasts=hour)
+        top = rows.event(run_id, 1, event_type="agent_call", agent_name=agent)
+        for later in (0, 1):
+            rows.event(run_id, 2 + later, int(top, 16), at=later * hour, input_tokens=1)
+    told = asked(api_reader, group_by="agent", every="1h", filter="input_tokens exists")["groups"]
+    assert [(int(group["started_at_unix_nano"]), group["group"]["agent"]) for group in told] == [
+        (bucket, agent) for bucket in (START // hour * hour, START // hour * hour + hour) for agent in (None, *agents)
+    ]
+
+
 def test_runs_are_looked_at_some_at_a_time(
     two_runs: Rows, api_reader: ApiReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
