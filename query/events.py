@@ -163,7 +163,8 @@ def of_run(table: Any, run: RowMapping, *, start: str = "started_at_unix_nano") 
 def of_any_run(table: Any, *, start: str = "started_at_unix_nano") -> ColumnElement[bool]:
     """`of_run` as parameters, see `_of_run_values`: what is written with it is compiled once for all runs."""
     bounds = (bindparam("first_start", type_=BigInteger), bindparam("last_start", type_=BigInteger))
-    return and_(table.c.run_id == bindparam("of_run", type_=table.c.run_id.type), table.c[start].between(*bounds))
+    # The start first: row groups are left out by the first condition that leaves them out, which ids do nowhere.
+    return and_(table.c[start].between(*bounds), table.c.run_id == bindparam("of_run", type_=table.c.run_id.type))
 
 
 def _of_run_values(run: RowMapping) -> dict[str, Any]:
