@@ -2,11 +2,11 @@
 
 Each signal has a lane of its own, so that a flood of one leaves room for the others; they take turns in the store.
 
-Group commit: requests that wait together become one batch, are stored in one transaction and answered. While one group
-is stored, the next is gathered and read, and waits at the store's door. An idle server commits a single span at once;
-under load groups grow by themselves, since a commit costs much and a request in it little: those that were answered
-together mostly come back together, and are waited for, shortly. A group that fails is tried again request by request,
-so that one bad request harms no other.
+Group commit: requests that wait together become one batch, are stored in one transaction and answered. An idle server
+commits a single span at once; under load groups grow by themselves, since a group costs much and a small request in it
+little: those that were answered together mostly come back together, and are waited for, shortly. Where requests are
+large, half of them are read while the others are stored, and wait at the store's door. A group that fails is tried
+again request by request, so that one bad request harms no other.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from .signals import SIGNALS, TRACES, Signal, Sink
 
 QUEUE_BYTES_MAX = 256 << 20
 GROUP_BYTES_MAX = 16 << 20
-# A group of so much is worth reading while another is stored.
+# Some 200 spans. Below that a group takes as long whatever it holds.
 LARGE_BYTES = 64 << 10
 GROUPS_UNDER_WAY_MAX = 2
-GATHER_S_MAX = 0.050
+GATHER_S_MAX = 0.100
 REJECTIONS_NAMED_MAX = 5
 
 
@@ -41,10 +41,11 @@ class _Request:
 
 @dataclass(frozen=True)
 class _Group:
-    """Requests that are stored together, and what was read of them."""
+    """Requests that are stored together, what was read of them, and since when."""
 
     requests: list[_Request]
     reading: Reading | BaseException
+    began: float
 
 
 class Intake:
@@ -90,7 +91,7 @@ class _Lane:
         self._taken = 0
         self._taken_before = 0
         self._under_way = 0
-        self._stored_in_s = 0.0
+        self._group_took_s = 0.0
         self._closing = False
         self._changed = threading.Condition()
         self._storing = ThreadPoolExecutor(GROUPS_UNDER_WAY_MAX, thread_name_prefix=f"clew-{signal.name}-storing")
@@ -127,14 +128,15 @@ class _Lane:
     def _run(self) -> None:
         """Reads one group after the other, and has them stored."""
         while requests := self._next_requests():
-            self._storing.submit(self._finish, _Group(requests, self._read(requests)))
+            began = perf_counter()
+            self._storing.submit(self._finish, _Group(requests, self._read(requests), began))
 
     def _next_requests(self) -> list[_Request]:
         """Waits for requests worth a commit and takes them off the queue. Empty once closed and finished."""
         with self._changed:
             self._changed.wait_for(self._is_wanted)
-            # A commit more would take as long.
-            patience_s = min(GATHER_S_MAX, self._stored_in_s)
+            # A group more would take as long.
+            patience_s = min(GATHER_S_MAX, self._group_took_s)
             self._changed.wait_for(lambda: self._closing or self._is_half() or self._is_all(), timeout=patience_s)
             half = (self._taken + 1) // 2
             group: list[_Request] = []
@@ -153,8 +155,8 @@ class _Lane:
         return self._closing or self._is_half() or (bool(self._waiting) and not self._under_way)
 
     def _is_half(self) -> bool:
-        """Enough waits to be read while the other half is stored."""
-        return 2 * len(self._waiting) >= self._taken_before > 1
+        """Enough waits to be read while the other half is stored, and is worth that."""
+        return self._waiting_bytes >= LARGE_BYTES and 2 * len(self._waiting) >= self._taken_before > 1
 
     def _is_all(self) -> bool:
         """As many wait as were here when some were last answered: no more are to be hoped for."""
@@ -181,8 +183,9 @@ class _Lane:
         except BaseException as error:  # noqa: BLE001 the senders must be answered, even after a panic in native code
             self._store_one_by_one(group.requests, error)
             return
-        self._stored_in_s = perf_counter() - began
-        self._metrics.commit_seconds.observe(self._stored_in_s)
+        committed = perf_counter()
+        self._metrics.commit_seconds.observe(committed - began)
+        self._group_took_s = committed - group.began
         self._release(group.requests)
         for request, fate in zip(group.requests, fates, strict=True):
             _answer(request, Malformed(fate.malformed) if fate.malformed else _outcome(fate))
@@ -207,7 +210,8 @@ class _Lane:
     def _store_one_by_one(self, requests: list[_Request], error: BaseException) -> None:
         if len(requests) > 1:
             for request in requests:
-                self._store(_Group([request], self._read([request])))
+                began = perf_counter()
+                self._store(_Group([request], self._read([request]), began))
         else:
             self._metrics.failed.inc()
             self._release(requests)

@@ -31,11 +31,14 @@ from clew.storage import (
     Resource,
     Scope,
     Session,
+    SpanBatch,
     Store,
     WorkflowRun,
+    WriteOutcome,
     close_database,
     get_db_session,
 )
+from clew.storage.hashed import HashedBatch
 
 # The same examples everywhere, however busy the machine: a failure is the code's.
 REPEATABLE = {"derandomize": True, "database": None, "deadline": None}
@@ -46,6 +49,7 @@ settings.load_profile("repeatable")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 STOP_S = 30
+GATE_S = 60
 FREE_PORTS = ("--grpc-port", "0", "--http-port", "0")
 READY = ("OTLP/gRPC", "OTLP/HTTP", "API", "data")
 
@@ -141,6 +145,38 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened = Store.open(str(tmp_path / "store.duckdb"))
     yield opened
     opened.close()
+
+
+class Gate:
+    """A store that a test can hold shut, or have refuse. `reached` once something is at the gate."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.reached, self.open = threading.Event(), threading.Event()
+        self.open.set()
+        self.failure: Exception | None = None
+
+    def write_spans(self, batch: SpanBatch) -> WriteOutcome:
+        self._pass()
+        return self._store.write_spans(batch)
+
+    def write_hashed(self, batch: HashedBatch) -> WriteOutcome:
+        self._pass()
+        return self._store.write_hashed(batch)
+
+    def _pass(self) -> None:
+        self.reached.set()
+        assert self.open.wait(GATE_S)
+        if self.failure is not None:
+            raise self.failure
+
+
+@pytest.fixture
+def gate(store: Store) -> Iterator[Gate]:
+    """Stands open; what is behind it in the end comes through."""
+    gate = Gate(store)
+    yield gate
+    gate.open.set()
 
 
 @dataclass

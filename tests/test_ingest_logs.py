@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,8 +36,9 @@ from clew.collector.log_records import read_log_requests
 from clew.collector.outcomes import Busy, Malformed
 from clew.collector.signals import LOGS
 from clew.exporter.otlp import run_as_otlp
-from clew.storage import EventLog, Store, WorkflowRun, WriteOutcome
+from clew.storage import EventLog, SpanBatch, Store, WorkflowRun, WriteOutcome
 
+from .conftest import Gate
 from .log_requests import EVENT, RUN, record, request, send, send_spans, spans
 
 EXPORT = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
@@ -349,24 +349,17 @@ def test_logs_of_a_run_by_pages(server: Any) -> None:
     assert "clew_log_records_total" in httpx.get(f"{server.http_url}/metrics").text
 
 
-class Gate:
-    """A store that takes log records only once a test opens it."""
+class RecordsGate(Gate):
+    """Spans pass by it."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.open = threading.Event()
-
-    def write_spans(self, batch: Any) -> WriteOutcome:
+    def write_spans(self, batch: SpanBatch) -> WriteOutcome:
         return self._store.write_spans(batch)
-
-    def write_hashed(self, batch: Any) -> WriteOutcome:
-        assert self.open.wait(TIMEOUT_S)
-        return self._store.write_hashed(batch)
 
 
 def test_a_flood_of_records_leaves_room_for_spans(store: Store) -> None:
     """A signal's full queue refuses that signal, at once and with a time to come again, and no other."""
-    gate = Gate(store)
+    gate = RecordsGate(store)
+    gate.open.clear()
     intake = Intake(gate, queue_bytes_max=1)
     try:
         taken = intake.accept(request(record("a")), LOGS)

@@ -13,31 +13,12 @@ from sqlalchemy import text
 
 from clew.collector.intake import LARGE_BYTES, Intake
 from clew.collector.outcomes import Busy, Outcome
-from clew.storage import SpanBatch, Store, WriteOutcome
+from clew.storage import Store
+
+from .conftest import Gate
 
 TIMEOUT_S = 60
 DONE = Outcome(0, "")
-
-
-class Gate:
-    """A store behind a gate that a test can hold shut."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.reached, self.open = threading.Event(), threading.Event()
-        self.open.set()
-
-    def write_spans(self, batch: SpanBatch) -> WriteOutcome:
-        self.reached.set()
-        assert self.open.wait(TIMEOUT_S)
-        return self._store.write_spans(batch)
-
-
-@pytest.fixture
-def gate(store: Store) -> Iterator[Gate]:
-    gate = Gate(store)
-    yield gate
-    gate.open.set()
 
 
 @pytest.fixture

@@ -24,36 +24,11 @@ from clew.collector.receiver import Listening, Receiver
 from clew.collector.signals import LOGS, TRACES
 from clew.storage import Store, WriteFailed
 
+from .conftest import Gate
+
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 TIMEOUT_S = 60
 DONE = Outcome(0, "")
-
-
-class Gate:
-    """A store that a test can hold shut, or have refuse."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.reached, self.open = threading.Event(), threading.Event()
-        self.open.set()
-        self.failure: Exception | None = None
-
-    def write_spans(self, batch: Any) -> Any:
-        self.reached.set()
-        assert self.open.wait(TIMEOUT_S)
-        if self.failure:
-            raise self.failure
-        return self._store.write_spans(batch)
-
-    def write_hashed(self, batch: Any) -> Any:
-        return self._store.write_hashed(batch)
-
-
-@pytest.fixture
-def gate(store: Store) -> Iterator[Gate]:
-    gate = Gate(store)
-    yield gate
-    gate.open.set()
 
 
 @pytest.fixture

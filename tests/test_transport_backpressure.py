@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import grpc
 import httpx
@@ -26,25 +25,10 @@ from clew.collector.http_server import otlp_routes
 from clew.collector.intake import Intake
 from clew.storage import ExecutionEvent, Store, WriteFailed
 
+from .conftest import Gate
+
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 TIMEOUT_S = 30
-
-
-class Gate:
-    """A store that a test can hold shut, or have refuse."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.reached, self.open = threading.Event(), threading.Event()
-        self.open.set()
-        self.failure: Exception | None = None
-
-    def write_spans(self, batch: Any) -> Any:
-        self.reached.set()
-        assert self.open.wait(TIMEOUT_S)
-        if self.failure is not None:
-            raise self.failure
-        return self._store.write_spans(batch)
 
 
 @dataclass(frozen=True)
@@ -56,13 +40,6 @@ class Answer:
 
 
 Send = Callable[[bytes], Answer]
-
-
-@pytest.fixture
-def gate(store: Store) -> Iterator[Gate]:
-    gate = Gate(store)
-    yield gate
-    gate.open.set()
 
 
 @pytest.fixture
