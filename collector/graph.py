@@ -18,8 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..storage.batch import AttributeColumns, EventParts
-from ..storage.conventions import RECIPIENTS
-from ..storage.schema.workflow import RUN_STATUSES
+from ..storage.conventions import RECIPIENTS, RUN_STATUSES
 
 Row = dict[str, Any]
 Columns = dict[str, pa.Array]

@@ -15,8 +15,8 @@ import orjson
 from fastapi import Path, Query, Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from ..storage.conventions import RUN_STATUSES
 from ..storage.ids import event_id_text, parse_event_id, parse_run_id, run_id_text
-from ..storage.schema.workflow import RUN_STATUSES
 from .errors import InvalidParameter
 
 # All others may be given once.

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from .usage import USAGE
+from .conventions import USAGE
 
 LEVELS_MAX = 64
 

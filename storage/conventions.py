@@ -23,7 +23,9 @@ EVENT_TYPES = (
 )
 EVENT_SUBTYPES = ("start", "complete", "error", "info", "pending", "approved", "rejected")
 EVENT_STATUSES = ("pending", "running", "completed", "failed", "skipped")
+RUN_STATUSES = ("draft", "planning", "executing", "running", "paused", "waiting_approval", "completed", "failed")
 AGENT_ROLES = ("primary", "helper", "validator")
+USAGE = ("input_tokens", "output_tokens", "cost_usd")
 
 SPAN_NAME = "(span name)"  # stands where a key does, for the name of the span
 

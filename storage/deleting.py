@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from sqlalchemy import ColumnElement, Connection, ForeignKeyConstraint, Table, select, tuple_, update
 from sqlalchemy import delete as delete_from
 
-from . import histories
+from . import history_parts
 from .schema import Base, ExecutionEvent
 
 
@@ -29,9 +29,9 @@ def delete(connection: Connection, table: Table, condition: ColumnElement[bool])
         elif foreign_key.ondelete == "SET NULL":
             cleared = list(foreign_key.columns)[-1]
             connection.execute(update(foreign_key.table).where(refers).values({cleared: None}))
-    sessions = histories.sessions_of(connection, condition) if table is ExecutionEvent.__table__ else []
+    sessions = history_parts.sessions_of(connection, condition) if table is ExecutionEvent.__table__ else []
     connection.execute(delete_from(table).where(condition))
-    histories.sweep(connection, sessions)
+    history_parts.sweep(connection, sessions)
 
 
 def _references_to(table: Table) -> Iterator[ForeignKeyConstraint]:

@@ -21,11 +21,9 @@ import numpy.typing as npt
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-from sqlalchemy import ColumnElement, Connection, Select, Text, and_, bindparam, func, literal, select, text
 
 from .batch import AttributeColumns, ValueType
 from .conversation import CONVERSATION_KEYS, CONVERSATION_PREFIXES
-from .schema import ExecutionEvent, HistoryPart
 
 # Shorter ones stay in `attributes`: n turns then cost n times this at most.
 HISTORY_BYTES_MIN = 2_048
@@ -42,10 +40,8 @@ _REPEATED_PREFIXES = (*CONVERSATION_PREFIXES, "llm.tools.")
 _KEPT_TYPES = (ValueType.STRING, ValueType.JSON)
 # Before what begins and ends objects, texts and lines, in JSON within JSON too: so a text is cut the same way whether
 # another one follows or not.
-_MARKS = re.compile(rb'[{}]|\\n|"[],}]')
+MARKS = re.compile(rb'[{}]|\\n|"[],}]')
 
-_EVENTS: Any = ExecutionEvent.__table__
-_PARTS: Any = HistoryPart.__table__
 _SCHEMA = pa.schema(
     [("id", pa.binary(16)), ("session_id", pa.string()), ("text", pa.string()), ("parts", pa.list_(pa.binary(16)))]
 )
@@ -147,7 +143,7 @@ def _pieces(whole: bytes) -> Iterator[bytes]:
     """A piece ends at a mark, once it has PIECE_BYTES_MIN or a stretch of that length without marks follows: long texts
     are pieces of their own, whatever stands beside them. Marks are ASCII, so no character is cut."""
     start = 0
-    marks = [mark.start() for mark in _MARKS.finditer(whole, 1)]
+    marks = [mark.start() for mark in MARKS.finditer(whole, 1)]
     for mark, following in pairwise([*marks, len(whole)]):
         if max(mark - start, following - mark) >= PIECE_BYTES_MIN:
             yield whole[start:mark]
@@ -165,56 +161,3 @@ def _lists(ids: list[bytes]) -> Iterator[list[bytes]]:
             group = []
     if group:
         yield group
-
-
-def histories_that_say(said: str) -> ColumnElement[bool]:
-    """The condition over `execution_events` that its history has this in it, as it stands in JSON, in whatever case."""
-    pieces = list(_pieces_at_marks(said))
-    held = and_(*(_EVENTS.c.history_id.in_(_parts_with(piece)) for piece in pieces))
-    if len(pieces) == 1:
-        return held
-    return and_(held, _says(func.history_text(_EVENTS.c.history_id), said))
-
-
-def _pieces_at_marks(said: str) -> Iterator[str]:
-    """What is surely within one part, wherever a text that has all of it was cut."""
-    whole = said.encode()
-    for start, end in pairwise([0, *(mark.start() for mark in _MARKS.finditer(whole, 1)), len(whole)]):
-        yield whole[start:end].decode()
-
-
-def _parts_with(piece: str) -> Select[Any]:
-    """The ids of parts that say it, and of the lists that lead to them."""
-    held = select(_PARTS.c.id).where(_says(_PARTS.c.text, piece)).cte(recursive=True)
-    lists = select(_PARTS.c.id, func.unnest(_PARTS.c.parts).label("part")).subquery()
-    held = held.union(select(lists.c.id).join(held, lists.c.part == held.c.id))
-    return select(held.c.id)
-
-
-def _says(held: ColumnElement[Any], said: str) -> ColumnElement[bool]:
-    return func.contains(func.lower(held), func.lower(literal(said, Text)))
-
-
-def sessions_of(connection: Connection, condition: ColumnElement[bool]) -> list[str]:
-    """Whose parts the histories of the events are made of for which `condition` holds."""
-    histories = select(_EVENTS.c.history_id).where(condition, _EVENTS.c.history_id.is_not(None))
-    return list(connection.scalars(select(_PARTS.c.session_id).where(_PARTS.c.id.in_(histories)).distinct()))
-
-
-def sweep(connection: Connection, sessions: list[str]) -> None:
-    """Deletes the sessions' parts that no event needs, in the connection's transaction."""
-    if sessions:
-        connection.execute(_SWEEP, {"sessions": sessions})
-
-
-_SWEEP = text("""
-    DELETE FROM history_parts WHERE session_id IN :sessions AND id NOT IN (
-        WITH RECURSIVE needed (id) AS (
-            SELECT history_id FROM execution_events WHERE history_id IS NOT NULL
-            UNION
-            SELECT unnest(list.parts) FROM needed JOIN history_parts AS list ON list.id = needed.id
-            WHERE list.session_id IN :sessions
-        )
-        SELECT id FROM needed
-    )
-""").bindparams(bindparam("sessions", expanding=True))

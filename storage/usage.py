@@ -28,6 +28,7 @@ from sqlalchemy import (
     select,
 )
 
+from .conventions import USAGE
 from .schema import ExecutionEvent, WorkflowRun
 
 EVENTS: Any = ExecutionEvent.__table__
@@ -42,7 +43,6 @@ LONE_RUN_EVENTS = 5_000
 RUN_COLUMNS = tuple(RUNS.c[name] for name in ("id", "started_at_unix_nano", "last_started_at_unix_nano", "event_count"))
 
 _COLUMNS = ("run_id", "id", "event_type", "agent_name", "model", "status", "duration_ns")
-USAGE = ("input_tokens", "output_tokens", "cost_usd")
 
 
 def usage_of(wanted: ColumnElement[bool]) -> CTE:

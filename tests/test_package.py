@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from clew import storage
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES = PROJECT["tool"]["setuptools"]["packages"]
@@ -39,7 +41,7 @@ def _files() -> list[Path]:
 
 
 FILES = _files()
-SOURCES = [path for path in FILES if path.suffix == ".py"]
+SOURCES = [path for path in FILES if path.suffix in {".py", ".pyi"}]
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +91,19 @@ def test_every_folder_of_modules_is_listed() -> None:
     """A new folder with modules is a listed package; else the wheel would lack it."""
     folders = {path.parent.as_posix().replace("/", ".") for path in SOURCES if path.parts[0] not in NOT_PACKAGED}
     assert {"clew" if name == "." else f"clew.{name}" for name in folders} == set(PACKAGES)
+
+
+def test_the_wheel_says_what_storage_has(wheel: Path) -> None:
+    """Names are imported as the stub says where they are, so it has to come along."""
+    assert "clew/storage/__init__.pyi" in zipfile.ZipFile(wheel).namelist()
+    assert all(getattr(storage, name) is not None for name in storage.__all__)
+
+
+def test_whoever_receives_loads_no_database() -> None:
+    """The process that receives is there, and there again, in half the time."""
+    code = "import sys, clew.collector.receiving; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"alembic", "duckdb", "fastapi", "sqlalchemy"}.intersection(loaded)
 
 
 def test_imports_point_one_way() -> None:

@@ -10,15 +10,13 @@ from sqlalchemy import ForeignKey, ForeignKeyConstraint
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+from ..conventions import RUN_STATUSES
 from .base import Base, Cost, EventId, HexInt64, HexUuid, OfRun, OwnId, RunId, Word, Written, new_id
 from .keys import SOFT, counted, event_key, many, node_key, one, owned, run_key, step_key
 from .moments import Moment
 
 if TYPE_CHECKING:
     from .telemetry import EventLog, ExecutionEvent, WorkflowMetric
-
-RUN_STATUSES = ("draft", "planning", "executing", "running", "paused", "waiting_approval", "completed", "failed")
-
 
 SESSION_STATUSES = ("active", "archived", "deleted")
 STEP_STATUSES = ("pending", "running", "paused", "waiting_approval", "completed", "failed", "skipped")
