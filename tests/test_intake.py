@@ -72,15 +72,17 @@ def test_no_answer_before_the_commit(store: Store, gate: Gate, intake: Intake) -
 
 
 def test_what_waits_becomes_one_group(store: Store, gate: Gate, intake: Intake, registry: CollectorRegistry) -> None:
-    """Small requests that come while one is being stored are committed together."""
-    gate.open.clear()
-    first = intake.accept(request(0))
-    assert gate.reached.wait(TIMEOUT_S)
-    answers = [intake.accept(request(number)) for number in range(1, 50)]
-    gate.open.set()
-    assert [answer.result(TIMEOUT_S) for answer in [first, *answers]] == [DONE] * 50
-    assert registry.get_sample_value("clew_commit_seconds_count") == 2
-    assert stored(store) == 50
+    """Small requests that come while one is being stored are committed together, whatever came before."""
+    for numbers in (range(50), range(50, 100)):
+        gate.open.clear()
+        gate.reached.clear()
+        first = intake.accept(request(numbers[0]))
+        assert gate.reached.wait(TIMEOUT_S)
+        answers = [intake.accept(request(number)) for number in numbers[1:]]
+        gate.open.set()
+        assert [answer.result(TIMEOUT_S) for answer in [first, *answers]] == [DONE] * 50
+    assert registry.get_sample_value("clew_commit_seconds_count") == 4
+    assert stored(store) == 100
 
 
 def test_a_full_queue_takes_nothing(store: Store, gate: Gate, registry: CollectorRegistry) -> None:
