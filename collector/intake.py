@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
@@ -20,9 +21,12 @@ from time import perf_counter
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ..storage import StorageError
+from .log_records import read_log_requests
+from .metric_points import read_metric_requests
 from .outcomes import Busy, Malformed, Outcome, Refused, Unavailable
+from .projection import read_requests
 from .reading import Fate, Reading
-from .signals import SIGNALS, TRACES, Signal, Sink
+from .signals import LOGS, METRICS, SIGNALS, TRACES, Signal, Sink
 
 QUEUE_BYTES_MAX = 256 << 20
 GROUP_BYTES_MAX = 16 << 20
@@ -31,6 +35,12 @@ LARGE_BYTES = 64 << 10
 GROUPS_UNDER_WAY_MAX = 2
 GATHER_S_MAX = 0.100
 REJECTIONS_NAMED_MAX = 5
+
+_READS: Mapping[str, Callable[[list[bytes]], Reading]] = {
+    TRACES.name: read_requests,
+    LOGS.name: read_log_requests,
+    METRICS.name: read_metric_requests,
+}
 
 
 @dataclass(frozen=True)
@@ -164,7 +174,7 @@ class _Lane:
 
     def _read(self, requests: list[_Request]) -> Reading | BaseException:
         try:
-            return self._signal.read([request.payload for request in requests])
+            return _READS[self._signal.name]([request.payload for request in requests])
         except BaseException as error:  # noqa: BLE001 the senders must be answered, even after a panic in native code
             return error
 

@@ -1,4 +1,5 @@
-"""The signals of OTLP, as a table: what each is called on the wire, what reads its requests, what stores them."""
+"""The signals of OTLP, as a table: what each is called on the wire, and what stores them. `intake` knows what reads
+their requests: most who talk of signals never read one."""
 
 from __future__ import annotations
 
@@ -13,10 +14,6 @@ from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
 from ..storage import WriteOutcome
-from .log_records import read_log_requests
-from .metric_points import read_metric_requests
-from .projection import read_requests
-from .reading import Reading
 
 
 class Sink(Protocol):
@@ -38,7 +35,6 @@ class Signal:
     request: type[Message]
     response: type[Message]
     rejected: str
-    read: Callable[[list[bytes]], Reading]
     write: Callable[[Sink, Any], WriteOutcome]
 
     @property
@@ -54,7 +50,6 @@ TRACES = Signal(
     request=trace_service_pb2.ExportTraceServiceRequest,
     response=trace_service_pb2.ExportTraceServiceResponse,
     rejected="rejected_spans",
-    read=read_requests,
     write=lambda sink, batch: sink.write_spans(batch),
 )
 LOGS = Signal(
@@ -64,7 +59,6 @@ LOGS = Signal(
     request=logs_service_pb2.ExportLogsServiceRequest,
     response=logs_service_pb2.ExportLogsServiceResponse,
     rejected="rejected_log_records",
-    read=read_log_requests,
     write=lambda sink, batch: sink.write_hashed(batch),
 )
 METRICS = Signal(
@@ -74,7 +68,6 @@ METRICS = Signal(
     request=metrics_service_pb2.ExportMetricsServiceRequest,
     response=metrics_service_pb2.ExportMetricsServiceResponse,
     rejected="rejected_data_points",
-    read=read_metric_requests,
     write=lambda sink, batch: sink.write_hashed(batch),
 )
 SIGNALS = {signal.name: signal for signal in (TRACES, LOGS, METRICS)}

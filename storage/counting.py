@@ -65,7 +65,7 @@ def _oldest(events_max: int) -> Select[Any]:
 
 
 _OLDEST = _oldest(RUN_EVENTS_MAX)
-_NOTHING = pa.schema({"run_id": pa.string()}).empty_table()
+_NOTHING = pa.table({"run_id": pa.nulls(0, pa.string())})
 
 # The engine finds what these name beside its tables among the variables of the caller.
 _SET_REVISIONS = """
