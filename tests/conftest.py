@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -139,10 +140,18 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+@pytest.fixture(scope="session")
+def new_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a new store, migrated once for all tests: that takes as long as many a test."""
+    path = tmp_path_factory.mktemp("new") / "store.duckdb"
+    Store.open(str(path)).close()
+    return path
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """A store on a file of its own."""
-    opened = Store.open(str(tmp_path / "store.duckdb"))
+def store(tmp_path: Path, new_file: Path) -> Iterator[Store]:
+    """A new store on a file of its own."""
+    opened = Store.open(shutil.copy(new_file, tmp_path))
     yield opened
     opened.close()
 
