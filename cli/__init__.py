@@ -3,8 +3,9 @@
 A user's mistake ends in one line on stderr and exit code 1, never in a traceback.
 """
 
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -57,7 +58,18 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without some sign shows "?" instead of failing
-    app(prog_name="clew")
+    try:
+        app(prog_name="clew")
+    except SystemExit as ended:
+        _leave(ended)
+
+
+def _leave(ended: SystemExit) -> NoReturn:
+    """Everything is closed. An interpreter that ends by itself first looks through all modules for garbage, for most of
+    a second where the machine is slow; what it leaves of the engine's module, that tells on stderr."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # there is none that the shell has closed
+        stream.flush()
+    os._exit(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
 
 
 def _version(asked: bool) -> None:

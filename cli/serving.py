@@ -2,14 +2,13 @@
 
 import inspect
 import json
-import os
 import shutil
 import signal
 import socket
 import sys
 from contextlib import suppress
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from .. import terminal
 from ..settings import Settings
@@ -40,7 +39,6 @@ def serve(**options: Any) -> None:
         if sys.stdin.isatty():
             say("press Ctrl-C to stop")
         stop.wait()
-    _leave()
 
 
 # Typer reads a command's options from its signature: the fields of the settings are the options.
@@ -76,14 +74,6 @@ class Stop:
     def _on_signal(self, *_: object) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         self.is_asked = True
-
-
-def _leave() -> NoReturn:
-    """Everything is closed. An interpreter that ends by itself looks through all modules for garbage first, for most of
-    a second on a slow machine."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
 
 
 def _announce(addresses: "Addresses") -> None:
