@@ -3,9 +3,10 @@
 A user's mistake ends in one line on stderr and exit code 1, never in a traceback.
 """
 
+import errno
 import os
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -54,22 +55,31 @@ app.add_typer(migrate, name="migrate")
 
 
 def main() -> None:
-    """The command `clew`."""
+    """The command `clew`. Does not return: an interpreter that ends by itself first looks through all modules for
+    garbage, for most of a second where the machine is slow, and what it leaves of the engine's the engine tells of."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without some sign shows "?" instead of failing
     try:
+        code = _run()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"clew: the output cannot be written: {error.strerror}; make room and try again", file=sys.stderr)
+        code = 1
+    os._exit(code)
+
+
+def _run() -> int:
+    """Runs the command that is asked for until all that it says is written; gives its exit code."""
+    try:
         app(prog_name="clew")
+        code = 0
     except SystemExit as ended:
-        _leave(ended)
-
-
-def _leave(ended: SystemExit) -> NoReturn:
-    """Everything is closed. An interpreter that ends by itself first looks through all modules for garbage, for most of
-    a second where the machine is slow; what it leaves of the engine's module, that tells on stderr."""
+        code = int(ended.code or 0)
     for stream in filter(None, (sys.stdout, sys.stderr)):  # there is none that the shell has closed
         stream.flush()
-    os._exit(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
+    return code
 
 
 def _version(asked: bool) -> None:
