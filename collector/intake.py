@@ -51,7 +51,7 @@ class _Request:
 
 @dataclass(frozen=True)
 class _Group:
-    """Requests that are stored together, what was read of them, and since when."""
+    """Requests that are stored together, what was read of them, and when that began."""
 
     requests: list[_Request]
     reading: Reading | BaseException
@@ -91,6 +91,7 @@ class _Lane:
 
     def __init__(self, signal: Signal, sink: Sink, metrics: _Metrics, queue_bytes_max: int) -> None:
         self._signal = signal
+        self._reads = _READS[signal.name]
         self._sink = sink
         self._metrics = metrics
         self._outcomes = metrics.outcomes_of(signal)
@@ -138,8 +139,7 @@ class _Lane:
     def _run(self) -> None:
         """Reads one group after the other, and has them stored."""
         while requests := self._next_requests():
-            began = perf_counter()
-            self._storing.submit(self._finish, _Group(requests, self._read(requests), began))
+            self._storing.submit(self._finish, self._read(requests))
 
     def _next_requests(self) -> list[_Request]:
         """Waits for requests worth a commit and takes them off the queue. Empty once closed and finished."""
@@ -172,11 +172,12 @@ class _Lane:
         """As many wait as were here when some were last answered: no more are to be hoped for."""
         return len(self._waiting) >= self._taken_before
 
-    def _read(self, requests: list[_Request]) -> Reading | BaseException:
+    def _read(self, requests: list[_Request]) -> _Group:
+        began = perf_counter()
         try:
-            return _READS[self._signal.name]([request.payload for request in requests])
+            return _Group(requests, self._reads([request.payload for request in requests]), began)
         except BaseException as error:  # noqa: BLE001 the senders must be answered, even after a panic in native code
-            return error
+            return _Group(requests, error, began)
 
     def _finish(self, group: _Group) -> None:
         try:
@@ -187,15 +188,13 @@ class _Lane:
                 self._changed.notify()
 
     def _store(self, group: _Group) -> None:
-        began = perf_counter()
         try:
             fates = self._committed(group.reading)
         except BaseException as error:  # noqa: BLE001 the senders must be answered, even after a panic in native code
             self._store_one_by_one(group.requests, error)
             return
-        committed = perf_counter()
-        self._metrics.commit_seconds.observe(committed - began)
-        self._group_took_s = committed - group.began
+        self._group_took_s = perf_counter() - group.began
+        self._metrics.commit_seconds.observe(self._group_took_s)
         self._release(group.requests)
         for request, fate in zip(group.requests, fates, strict=True):
             _answer(request, Malformed(fate.malformed) if fate.malformed else _outcome(fate))
@@ -220,8 +219,7 @@ class _Lane:
     def _store_one_by_one(self, requests: list[_Request], error: BaseException) -> None:
         if len(requests) > 1:
             for request in requests:
-                began = perf_counter()
-                self._store(_Group([request], self._read([request]), began))
+                self._store(self._read([request]))
         else:
             self._metrics.failed.inc()
             self._release(requests)
