@@ -70,7 +70,7 @@ def figures(reader: Reader, wanted: FiguresWanted) -> Row:
     told = rows[0]["group_count"] if rows else 0
     if wanted.usage:
         _add_usage(groups, _usage(reader, wanted, condition), may_add=told <= wanted.limit)
-    in_order = sorted(groups, key=lambda key: key[0]) if wanted.every is not None else groups
+    in_order = sorted(groups, key=lambda key: _place(wanted, key, groups[key]))
     return {
         "events": int(rows[0]["all_events"]) if rows else 0,
         "groups": [_group_json(wanted, key, groups[key]) for key in in_order],
@@ -150,6 +150,12 @@ def _groups(wanted: FiguresWanted, condition: ColumnElement[bool]) -> Select[Any
     )
 
 
+def _place(wanted: FiguresWanted, key: Key, group: Row) -> tuple[Any, ...]:
+    """Where the statement's order has the group, be it one that was added to what the statement found."""
+    in_time = key[:1] if wanted.every is not None else ()
+    return (*in_time, -group["events"], *((value is None, value) for value in key))
+
+
 def _key(wanted: FiguresWanted, row: RowMapping) -> Key:
     return tuple(row[f"key_{number}"] for number in range(len(wanted.group_by) + (wanted.every is not None)))
 
@@ -189,15 +195,11 @@ def _histogram_json(counts: Mapping[int, int] | None) -> list[Row]:
 
 
 def _add_usage(groups: dict[Key, Row], used: Mapping[Key, Row], *, may_add: bool) -> None:
-    """To each group what it used; groups that used something and have no events come last, where they may be added."""
-    for key in sorted(used, key=_as_the_engine_sorts) if may_add else ():
+    """To each group what it used; groups that used something and have no events are added where they may be."""
+    for key in used if may_add else ():
         groups.setdefault(key, _figures_json(_NO_EVENTS))
     for key, group in groups.items():
         group["usage"] = _usage_json(used.get(key, {}))
-
-
-def _as_the_engine_sorts(key: Key) -> tuple[tuple[bool, Any], ...]:
-    return tuple((value is None, value) for value in key)
 
 
 _NO_EVENTS: Any = dict.fromkeys(("total_ns", "min_ns", "max_ns", "percentiles")) | dict.fromkeys(
