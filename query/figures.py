@@ -14,7 +14,7 @@ own.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -37,7 +37,7 @@ from sqlalchemy import (
     true,
 )
 
-from ..storage import RUN_COLUMNS, USAGE, USAGE_IS_CURRENT, Reader, may_have_attribute, usage_of, whole_runs
+from ..storage import RUN_COLUMNS, USAGE, USAGE_IS_CURRENT, Reader, usage_of, whole_runs
 from .attribute_json import engine_json, number_json
 from .events import EVENTS, RESOURCES, SCOPES
 from .figures_parameters import FiguresWanted, GroupField
@@ -82,7 +82,7 @@ def _condition(reader: Reader, wanted: FiguresWanted) -> ColumnElement[bool]:
     in_time = and_(true(), *_in_time(wanted))
     if wanted.filter is None:
         return in_time
-    return and_(in_time, of_events(wanted.filter, Where(in_time, may_have=partial(may_have_attribute, reader))))
+    return and_(in_time, of_events(wanted.filter, replace(Where.known_to(reader), events_where=in_time)))
 
 
 def _in_time(wanted: FiguresWanted) -> Iterator[ColumnElement[bool]]:

@@ -7,14 +7,14 @@ pages shifts none of them, and every event that was there when the walk began is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache, partial
+from dataclasses import replace
 from typing import Any
 
 import orjson
 import pyarrow as pa
 from sqlalchemy import ColumnElement, RowMapping, Select, and_, func, literal, literal_column, select, true, tuple_
 
-from ..storage import Reader, may_have_attribute
+from ..storage import Reader
 from .events import ALL_EVENT_ROWS, EVENTS
 from .filter_sql import Where, asks_of_parts, of_events, of_runs
 from .many_runs import told_with_runs
@@ -35,13 +35,13 @@ _FOUND_EVENTS = ALL_EVENT_ROWS.add_columns(EVENTS.c.run_id)
 def search_events(reader: Reader, wanted: SearchWanted, effort: Effort = EFFORT) -> bytes:
     """`{"events": [...], "searched_to_unix_nano": ..., "next_cursor": ...}`. Raises AnswerTooLarge where attributes are
     more than an answer may hold."""
-    asks_parts, may_have = asks_of_parts(wanted.filter), cache(partial(may_have_attribute, reader))
+    asks_parts, where = asks_of_parts(wanted.filter), Where.known_to(reader)
 
     def read(window: Between, rows_max: int) -> pa.Table:
         overlapping = and_(RUNS.c.started_at_unix_nano <= window[1], RUNS.c.last_started_at_unix_nano >= window[0])
         parts_between = _bounds_of_runs(reader, overlapping) if asks_parts else window
         in_window = EVENTS.c.started_at_unix_nano.between(*window)
-        of_filter = of_events(wanted.filter, Where(in_window, parts_between, may_have))
+        of_filter = of_events(wanted.filter, replace(where, events_where=in_window, parts_between=parts_between))
         meant = and_(in_window, _behind(wanted, _EVENT_ORDER), of_filter)
         return reader.arrow(_newest(_FOUND_EVENTS, _EVENT_ORDER, meant, rows_max))
 
@@ -55,12 +55,13 @@ def search_events(reader: Reader, wanted: SearchWanted, effort: Effort = EFFORT)
 
 def search_runs(reader: Reader, wanted: SearchWanted, effort: Effort = EFFORT) -> dict[str, Any]:
     """`{"runs": [...], "searched_to_unix_nano": ..., "next_cursor": ...}`."""
-    may_have = cache(partial(may_have_attribute, reader))
+    where = Where.known_to(reader)
 
     def read(window: Between, rows_max: int) -> Sequence[RowMapping]:
         in_window = RUNS.c.started_at_unix_nano.between(*window)
         bounds = _bounds_of_runs(reader, in_window)
-        of_filter = of_runs(wanted.filter, Where(EVENTS.c.started_at_unix_nano.between(*bounds), bounds, may_have))
+        of_their_events = EVENTS.c.started_at_unix_nano.between(*bounds)
+        of_filter = of_runs(wanted.filter, replace(where, events_where=of_their_events, parts_between=bounds))
         meant = and_(in_window, _behind(wanted, _RUN_ORDER), of_filter)
         return reader.rows(_newest(select(RUNS), _RUN_ORDER, meant, rows_max))
 

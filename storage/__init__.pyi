@@ -1,4 +1,4 @@
-from .attribute_keys import may_have_attribute
+from .attribute_keys import may_have_attribute, may_have_bytes
 from .batch import AttributeColumns, EventParts, Origins, SpanBatch, ValueType, WriteOutcome
 from .conventions import USAGE
 from .counting import USAGE_IS_CURRENT
@@ -147,6 +147,7 @@ __all__ = [
     "init_database",
     "may_be_history",
     "may_have_attribute",
+    "may_have_bytes",
     "parse_event_id",
     "parse_run_id",
     "prepare",

@@ -13,8 +13,9 @@ from sqlalchemy import select
 from clew.collector.projection import read_requests
 from clew.query.events import EVENTS
 from clew.query.filter import parse
-from clew.query.filter_sql import of_events
-from clew.storage import Store
+from clew.query.filter_sql import Where, of_events
+from clew.storage import Store, may_have_bytes
+from clew.storage.attribute_keys import RESIDUES_MAX
 from clew.storage.compacting import PORTION_ROWS
 
 START = 1_700_000_000_000_000_000
@@ -29,16 +30,19 @@ ALIKE: dict[str, tuple[str | int | bool | bytes | list[int] | None, ...]] = {
 
 
 @pytest.mark.parametrize("most", ALIKE)
+@pytest.mark.parametrize("without", ["nothing", "bytes"])
 @pytest.mark.parametrize("compacted", [False, True], ids=["as it came", "compacted"])
-def test_what_reads_like_a_text_is_none(store: Store, most: str, *, compacted: bool) -> None:
+def test_what_reads_like_a_text_is_none(store: Store, most: str, without: str, *, compacted: bool) -> None:
     """The text "5" is neither the number, nor the bytes, nor the list; whatever type most values of the attribute have,
-    and so however the engine keeps them."""
-    rare = [value for values in ALIKE.values() for value in values]
+    and so however the engine keeps them; also where there are no bytes, so that types are not always asked for."""
+    rare = [value for name, values in ALIKE.items() if name != without for value in values]
     values = [
         rare[place // 9 % len(rare)] if place % 9 == 0 else _of(ALIKE[most], place) for place in range(PORTION_ROWS)
     ]
     store.write_spans(read_requests([_spans_of(values)]).batch)
     assert not compacted or store.compact() == PORTION_ROWS
+    with store.read() as reader:
+        assert may_have_bytes(reader, "k") == any(isinstance(value, bytes) for value in values)
     texts = {number: value for number, value in enumerate(values, 1) if isinstance(value, str)}
     for text, holds in (
         ("= '5'", lambda value: value == "5"),
@@ -83,4 +87,22 @@ def _any_value(value: Any) -> AnyValue:
 
 def _numbers(store: Store, text: str) -> set[int]:
     with store.read() as reader:
-        return {int(row["id"], 16) for row in reader.rows(select(EVENTS.c.id).where(of_events(parse(text))))}
+        meant = of_events(parse(text), Where.known_to(reader))
+        return {int(row["id"], 16) for row in reader.rows(select(EVENTS.c.id).where(meant))}
+
+
+def test_bytes_may_be_among_much_that_is_inexact(store: Store) -> None:
+    """Attributes are not looked through without end: where many events say what columns cannot, some may be bytes."""
+    request = ExportTraceServiceRequest()
+    spans = request.resource_spans.add().scope_spans.add().spans
+    for number in range(1, RESIDUES_MAX + 1):
+        span = spans.add(trace_id=b"r" * 16, span_id=number.to_bytes(8), name="work", start_time_unix_nano=START)
+        span.attributes.add(key="k").value.string_value = "a"
+        span.attributes.add(key="k").value.string_value = "given twice"
+        if number == 2:
+            store.write_spans(read_requests([request.SerializeToString()]).batch)
+            with store.read() as reader:
+                assert not may_have_bytes(reader, "k")
+    store.write_spans(read_requests([request.SerializeToString()]).batch)
+    with store.read() as reader:
+        assert may_have_bytes(reader, "k")
