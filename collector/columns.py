@@ -63,6 +63,8 @@ def numbered(rows: Ints) -> Ints:
 
 def residues(rows: pa.StructArray, columns: MessageColumns, fields: tuple[str, ...], inexact: Bools) -> pa.Array:
     """Per row null, or where the columns are inexact these fields, as a serialised message."""
+    if not inexact.any():
+        return pa.nulls(len(rows), pa.binary())
     said: list[bytes | None] = [None] * len(rows)
     at = np.flatnonzero(inexact)
     inexact_rows = pa.StructArray.from_arrays([rows.field(name) for name in fields], fields).take(pa.array(at))
