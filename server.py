@@ -20,7 +20,6 @@ from prometheus_client import CollectorRegistry
 
 from .collector.grpc_server import GrpcServer, Methods, otlp_services
 from .collector.http_server import otlp_routes
-from .collector.memory import keep_freed_memory
 from .collector.receiver import Listening, Receiver
 from .exporter.forwarding import Forwarding
 from .exporter.otlp import run_as_otlp
@@ -61,7 +60,6 @@ def serving(settings: Settings, on_end: Callable[[], None], receiver: Receiver |
     `receiver` is one that was started ahead, and is closed here. `on_end` is called, on another thread, when the
     server cannot go on or its HTTP part ends, asked or not. Raises CannotServe, StorageError.
     """
-    keep_freed_memory()
     with ExitStack() as parts:
         receiver = parts.enter_context(closing(receiver or Receiver()))
         targets = _targets(settings)

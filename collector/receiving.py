@@ -14,7 +14,6 @@ from ..storage import WriteOutcome
 from .grpc_server import GrpcServer, otlp_services
 from .intake import Intake
 from .line import Line
-from .memory import keep_freed_memory
 from .outcomes import Outcome
 from .receiver import Listening
 from .signals import SIGNALS
@@ -35,7 +34,6 @@ class Receiving:
 
     def run(self) -> None:
         """Serves the line. After that nothing is left to do: what was taken is finished, or can be so no more."""
-        keep_freed_memory()
         gc.collect()
         gc.freeze()  # looking through all modules for garbage takes 0.1 s, in which nobody is answered
         self._line.serve()
