@@ -8,6 +8,7 @@ row groups instead of through the write-ahead log, and a read of one run prunes 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,6 +39,8 @@ SETTINGS: dict[str, Any] = {
     "variant_minimum_shredding_size": -1,
     "checkpoint_threshold": "64MB",
 }
+
+_MEMORY_KEPT = "400MB"
 
 
 def database_path(url: str) -> Path:
@@ -86,6 +89,16 @@ def native(connection: Connection | PoolProxiedConnection) -> duckdb.DuckDBPyCon
     """DuckDB's own connection beneath a SQLAlchemy one, for columnar work: the wrapper passes every method on."""
     pooled = connection if isinstance(connection, PoolProxiedConnection) else connection.connection
     return cast("duckdb.DuckDBPyConnection", pooled.dbapi_connection)
+
+
+def give_memory_back(connection: duckdb.DuckDBPyConnection) -> None:
+    """Has the engine forget blocks of the file, those that were used longest ago first, until it holds _MEMORY_KEPT;
+    fewer where a question needs more just now."""
+    try:
+        with suppress(duckdb.OutOfMemoryException):
+            connection.execute(f"SET GLOBAL memory_limit = '{_MEMORY_KEPT}'")
+    finally:
+        connection.execute(f"SET GLOBAL memory_limit = '{SETTINGS['memory_limit']}'")
 
 
 def _not_opened(path: Path, error: Exception) -> StorageError:

@@ -80,6 +80,11 @@ class Store:
             self._writer.write_usage(portion)
         return portion.runs.num_rows
 
+    def give_memory_back(self) -> None:
+        """Forgets most of what memory holds of the file, for when much has been written: that fills memory with what
+        nobody has asked for, and questions would take turns with it. Writes wait for it."""
+        self._writer.give_memory_back()
+
     def uncompacted(self) -> int:
         """How many events lie as they arrived."""
         with self.read() as reader:

@@ -25,7 +25,7 @@ from .commits import Commits
 from .compacting import Compaction, can_arrive_compacted
 from .counting import Portion, write_counted
 from .damage import Damage
-from .engine import native
+from .engine import give_memory_back, native
 from .errors import WriteFailed
 from .hashed import PreparedHashed
 from .identity import Settlement, settle
@@ -95,6 +95,11 @@ class Writer:
         """See `Store.compact`."""
         with self._taking_turns("not compacted"):
             return self._compaction.portion()
+
+    def give_memory_back(self) -> None:
+        """See `Store.give_memory_back`."""
+        with self._taking_turns("memory not given back"):
+            give_memory_back(self._connection)
 
     @contextmanager
     def _taking_turns(self, failed: str) -> Iterator[None]:

@@ -18,7 +18,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from sqlalchemy import text
 
 from clew.collector.projection import read_requests
-from clew.storage import DatabaseSession, Store, Upkeep, WorkflowRun, WriteFailed, compacting, upkeep
+from clew.storage import DatabaseSession, Store, Upkeep, WorkflowRun, WriteFailed, compacting, engine, upkeep
 from clew.storage.compacting import ARRIVED_REST_MIN, PORTION_ROWS
 from clew.storage.engine import ROW_GROUP_ROWS
 
@@ -27,6 +27,9 @@ RUN_EVENTS = 64
 DEADLINE_S = 60
 
 COMPACTED = "SELECT count(*) FROM execution_events WHERE compacted_at_unix_nano IS NOT NULL"
+MEMORY = "SELECT sum(memory_usage_bytes)::BIGINT FROM duckdb_memory()"
+MEMORY_LIMIT = "SELECT value FROM duckdb_settings() WHERE name = 'memory_limit'"
+KEPT_BYTES = 1 << 20
 EVENTS = "SELECT * EXCLUDE (compacted_at_unix_nano) FROM execution_events ORDER BY run_id, id"
 TYPED = """
     SELECT count(DISTINCT row_group_id) FROM pragma_storage_info('execution_events')
@@ -250,6 +253,20 @@ def test_an_idle_store_is_compacted(filled: Store) -> None:
     """A store is compacted by itself once nothing is written any more."""
     with closing(Upkeep(filled, idle_s=0.01)):
         assert _comes_true(lambda: answer(filled, COMPACTED) == 3 * PORTION_ROWS)
+
+
+def test_memory_that_upkeep_took_is_given_back(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once nothing is left to do, and nobody waits; what may be used again is as much as before."""
+    monkeypatch.setattr(engine, "_MEMORY_KEPT", f"{KEPT_BYTES} bytes")
+    limit = answer(filled, MEMORY_LIMIT)
+    with closing(Upkeep(filled, idle_s=DEADLINE_S)) as kept_up:
+        kept_up._idle_s = 0
+        while kept_up._has_worked or not answer(filled, COMPACTED):
+            assert not kept_up._has_worked or answer(filled, MEMORY) > KEPT_BYTES
+            kept_up._step()
+    assert answer(filled, MEMORY) <= KEPT_BYTES
+    assert answer(filled, MEMORY_LIMIT) == limit
+    assert answer(filled, COMPACTED) == 3 * PORTION_ROWS
 
 
 def test_a_busy_store_is_left_alone(filled: Store) -> None:
