@@ -164,11 +164,11 @@ def _contains(column: ColumnElement[Any], text: str) -> Condition:
     return func.contains(func.lower(column), func.lower(literal(text, Text)))
 
 
-def _test(leaf: Any, *, may_be_bytes: bool = True) -> Condition:
+def _test(leaf: Any, may_be_bytes: Callable[[], bool] = lambda: True) -> Condition:
     field: Field = leaf.field
     if field.kind is Kind.ANY:
         value = func.variant_extract(field.column, literal(field.key, Text))
-        return _test_of_variant(value, leaf, may_be_bytes=may_be_bytes)
+        return _test_of_variant(value, leaf, may_be_bytes)
     column = type_coerce(field.column, _TYPES[field.kind])
     match leaf:
         case meant.Exists():
@@ -197,7 +197,7 @@ def _in_order(column: ColumnElement[Any], field: Field, order: Order, value: Any
 
 
 def _of_event_attribute(key: str, leaf: Any, where: Where, is_needed: bool) -> Condition:
-    tested = _test(leaf, may_be_bytes=not isinstance(leaf, meant.Among) or where.may_have_bytes(key))
+    tested = _test(leaf, partial(where.may_have_bytes, key))
     if not may_be_history(key):
         return _where_it_may_be(key, tested, where, is_needed)
     pointer = "/" + key.replace("~", "~0").replace("/", "~1")
@@ -215,27 +215,29 @@ def _where_it_may_be(key: str, tested: Condition, where: Where, is_needed: bool)
     return among_events(where.events_where, may_have, tested)
 
 
-def _test_of_variant(value: ColumnElement[Any], leaf: Any, *, may_be_bytes: bool = True) -> Condition:
+def _test_of_variant(
+    value: ColumnElement[Any], leaf: Any, may_be_bytes: Callable[[], bool] = lambda: True
+) -> Condition:
     match leaf:
         case meant.Exists():
             return value.is_not(None)
         case meant.Matches(_, pattern):
             return _full_match(_variant_text(value), pattern)
         case meant.Among(_, values):
-            return _is_one_of(value, values, may_be_bytes=may_be_bytes)
+            return _is_one_of(value, values, may_be_bytes)
         case meant.Compared(_, order, str() as said):
             return _of_text(value, lambda text: _COMPARE[order](text, literal(said, Text)))
     wholes = _between(value, _wholes(leaf.order, leaf.value, _VARIANT_WHOLE), BigInteger)
     return or_(wholes, _between(value, _doubles(leaf.order, leaf.value), Double))
 
 
-def _is_one_of(value: ColumnElement[Any], said: tuple[Any, ...], *, may_be_bytes: bool) -> Condition:
-    texts = [literal(text, Text) for text in said if isinstance(text, str)]
-    unmistakable = not may_be_bytes and not any(_OTHERS_READ.match(text) for text in said if isinstance(text, str))
+def _is_one_of(value: ColumnElement[Any], said: tuple[Any, ...], may_be_bytes: Callable[[], bool]) -> Condition:
+    texts = [text for text in said if isinstance(text, str)]
     others = [literal(form) for other in said if not isinstance(other, str) for form in _forms(other)]
     if not texts:
         return value.in_(others)
-    is_text = cast(value, Text).in_(texts) if unmistakable else _of_text(value, lambda text: text.in_(texts))
+    may_be_other = any(OTHERS_READ.match(text) for text in texts) or may_be_bytes()
+    is_text = _of_text(value, lambda text: text.in_(texts)) if may_be_other else cast(value, Text).in_(texts)
     return or_(is_text, value.in_(others)) if others else is_text
 
 
@@ -247,8 +249,8 @@ def _of_text(value: ColumnElement[Any], test: Callable[[ColumnElement[str]], Con
     return and_(holds, case((holds, func.variant_typeof(value) == "VARCHAR")))
 
 
-# What the engine writes for numbers, truths, lists and maps.
-_OTHERS_READ = re.compile(r"[-\d\[{]|(?:true|false|null|nan|inf)\Z", re.IGNORECASE)
+# What numbers, truths, lists and maps read like. Other texts only bytes may read like.
+OTHERS_READ = re.compile(r"[-\d\[{]|(?:true|false|null|nan|inf)\Z", re.IGNORECASE)
 
 
 def _forms(value: Any) -> list[Any]:

@@ -92,8 +92,8 @@ def native(connection: Connection | PoolProxiedConnection) -> duckdb.DuckDBPyCon
 
 
 def give_memory_back(connection: duckdb.DuckDBPyConnection) -> None:
-    """Has the engine forget blocks of the file, those that were used longest ago first, until it holds _MEMORY_KEPT;
-    fewer where a question needs more just now."""
+    """Has the engine let go of blocks of the file, those first that were used longest ago, until it holds _MEMORY_KEPT,
+    or more where a question needs that just now."""
     try:
         with suppress(duckdb.OutOfMemoryException):
             connection.execute(f"SET GLOBAL memory_limit = '{_MEMORY_KEPT}'")

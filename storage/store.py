@@ -81,8 +81,9 @@ class Store:
         return portion.runs.num_rows
 
     def give_memory_back(self) -> None:
-        """Forgets most of what memory holds of the file, for when much has been written: that fills memory with what
-        nobody has asked for, and questions would take turns with it. Writes wait for it."""
+        """If much was stored or compacted since the last time: lets go of what memory holds of the file, down to what
+        was used last. It is full of what nobody has asked for then, beside which questions find no room. Writes wait
+        meanwhile. Raises WriteFailed, and then nothing is changed."""
         self._writer.give_memory_back()
 
     def uncompacted(self) -> int:

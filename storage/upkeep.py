@@ -1,5 +1,5 @@
 """What is done to a store between writes, so that questions are answered sooner: usage is counted, attributes are
-compacted, and memory that all this has filled is given back."""
+compacted, and memory is given back that much of this has filled."""
 
 from __future__ import annotations
 
@@ -36,7 +36,6 @@ class Upkeep:
         self._store = store
         self._idle_s = idle_s
         self._looked_at, self._busy_s = time.monotonic(), store.busy_s
-        self._has_worked = False
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="clew-upkeep")
         self._thread.start()
@@ -80,12 +79,10 @@ class Upkeep:
         return 1 if is_busy or self._store.audience.away_s == 0 else 0
 
     def _portion(self) -> bool:
-        """Returns whether there may be more to do. After the last, what it took is given back, once nobody waits."""
+        """Returns whether there may be more to do. Where not, and nobody waits, memory is given back."""
         goes_on = bool(self._store.count_usage() or self._store.compact())
-        if self._has_worked and not goes_on and self._store.audience.away_s:
+        if not goes_on and self._store.audience.away_s:
             self._store.give_memory_back()
-            self._has_worked = False
-        self._has_worked |= goes_on
         return goes_on
 
     def _small_portion(self, *, is_busy: bool) -> bool:

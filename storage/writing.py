@@ -35,6 +35,8 @@ from .statements import Statements
 from .variant import RowsWithAttributes
 
 KNOWN_KEYS_MAX = 200_000
+# So many rows, stored or compacted, fill memory with some hundred megabytes that nobody asked for.
+MUCH_ROWS = 1_000_000
 
 _KNOWN = ("sessions", "runs", "resources", "scopes", "history_parts")
 
@@ -67,6 +69,7 @@ class Writer:
         self._compaction = Compaction(self._connection, damage)
         self._written_at = monotonic()
         self.busy_s = 0.0
+        self._rows_since_given_back = 0
         self.compacts_arrivals = False
         self.commits = Commits(engine)
         self._known: dict[str, _Known] = {name: _Known() for name in _KNOWN}
@@ -76,7 +79,9 @@ class Writer:
         with self._taking_turns("not stored"):
             began = monotonic()
             try:
-                return self._written(batch)
+                outcome = self._written(batch)
+                self._rows_since_given_back += outcome.stored
+                return outcome
             finally:
                 self._written_at = monotonic()
                 self.busy_s += self._written_at - began
@@ -94,12 +99,16 @@ class Writer:
     def compact(self) -> int:
         """See `Store.compact`."""
         with self._taking_turns("not compacted"):
-            return self._compaction.portion()
+            rows = self._compaction.portion()
+            self._rows_since_given_back += rows
+            return rows
 
     def give_memory_back(self) -> None:
         """See `Store.give_memory_back`."""
-        with self._taking_turns("memory not given back"):
-            give_memory_back(self._connection)
+        if self._rows_since_given_back >= MUCH_ROWS:
+            with self._taking_turns("memory not given back"):
+                give_memory_back(self._connection)
+                self._rows_since_given_back = 0
 
     @contextmanager
     def _taking_turns(self, failed: str) -> Iterator[None]:

@@ -18,7 +18,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from sqlalchemy import text
 
 from clew.collector.projection import read_requests
-from clew.storage import DatabaseSession, Store, Upkeep, WorkflowRun, WriteFailed, compacting, engine, upkeep
+from clew.storage import DatabaseSession, Store, Upkeep, WorkflowRun, WriteFailed, compacting, engine, upkeep, writing
 from clew.storage.compacting import ARRIVED_REST_MIN, PORTION_ROWS
 from clew.storage.engine import ROW_GROUP_ROWS
 
@@ -255,18 +255,23 @@ def test_an_idle_store_is_compacted(filled: Store) -> None:
         assert _comes_true(lambda: answer(filled, COMPACTED) == 3 * PORTION_ROWS)
 
 
-def test_memory_that_upkeep_took_is_given_back(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once nothing is left to do, and nobody waits; what may be used again is as much as before."""
+@pytest.mark.parametrize("much", [4 * PORTION_ROWS, 10 * PORTION_ROWS], ids=["much", "little"])
+def test_memory_is_given_back(filled: Store, monkeypatch: pytest.MonkeyPatch, much: int) -> None:
+    """Once nothing is left to do for upkeep, nobody waits, and much was stored and compacted. What may be used again is
+    as much as before."""
     monkeypatch.setattr(engine, "_MEMORY_KEPT", f"{KEPT_BYTES} bytes")
+    monkeypatch.setattr(writing, "MUCH_ROWS", much)
     limit = answer(filled, MEMORY_LIMIT)
     with closing(Upkeep(filled, idle_s=DEADLINE_S)) as kept_up:
         kept_up._idle_s = 0
-        while kept_up._has_worked or not answer(filled, COMPACTED):
-            assert not kept_up._has_worked or answer(filled, MEMORY) > KEPT_BYTES
-            kept_up._step()
-    assert answer(filled, MEMORY) <= KEPT_BYTES
+        with filled.read():
+            while kept_up._portion():
+                pass
+        assert answer(filled, COMPACTED) == 3 * PORTION_ROWS
+        assert answer(filled, MEMORY) > KEPT_BYTES, "somebody waits"
+        kept_up._portion()
+    assert (answer(filled, MEMORY) <= KEPT_BYTES) == (much < 7 * PORTION_ROWS)
     assert answer(filled, MEMORY_LIMIT) == limit
-    assert answer(filled, COMPACTED) == 3 * PORTION_ROWS
 
 
 def test_a_busy_store_is_left_alone(filled: Store) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
+import duckdb
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue
@@ -13,7 +16,7 @@ from sqlalchemy import select
 from clew.collector.projection import read_requests
 from clew.query.events import EVENTS
 from clew.query.filter import parse
-from clew.query.filter_sql import Where, of_events
+from clew.query.filter_sql import OTHERS_READ, Where, of_events
 from clew.storage import Store, may_have_bytes
 from clew.storage.attribute_keys import RESIDUES_MAX
 from clew.storage.compacting import PORTION_ROWS
@@ -61,6 +64,41 @@ def test_what_reads_like_a_text_is_none(store: Store, most: str, without: str, *
         assert _numbers(store, f"not attributes['k'] {text}") == everything - found, text
     fives = {number for number, value in enumerate(values, 1) if value in (5, "5") and value is not True}
     assert _numbers(store, "attributes['k'] in ('5', 5)") == fives
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("DOUBLE", [0.5, -0.5, 1e300, -1e-300, 5e-324, math.inf, -math.inf, math.nan, -0.0, 1e20, 12345678.9]),
+        ("BIGINT", [0, 7, -7, 2**63 - 1, -(2**63)]),
+        ("BOOLEAN", [True, False]),
+        ("VARCHAR[]", [[], ["a"], ["a", "b"]]),
+        ("JSON", ["{}", '{"a": 1}', "[]", '["a"]', '[{"a": null}]', "[[1]]"]),
+    ],
+)
+def test_nothing_but_texts_and_bytes_reads_like_other_texts(kind: str, values: list[Any]) -> None:
+    """By which texts are told that another type may read like; the engine writes them all."""
+    with closing(duckdb.connect()) as connection:
+        for value in values:
+            [[text]] = connection.execute(f"SELECT ?::{kind}::VARIANT::VARCHAR", [value]).fetchall()
+            assert OTHERS_READ.match(text), text
+
+
+@pytest.mark.parametrize(
+    ("text", "may_have_bytes", "asks"),
+    [
+        ("user-7", False, False),
+        ("user-7", True, True),
+        ("7", False, True),
+        ("True", False, True),
+        ("trues", False, False),
+    ],
+)
+def test_types_are_asked_for_only_where_another_may_read_alike(text: str, *, may_have_bytes: bool, asks: bool) -> None:
+    """Asking has the engine read the attribute of every event once more."""
+    where = Where(may_have_bytes=lambda _key: may_have_bytes)
+    for filter_text in (f"attributes['k'] = '{text}'", f"attributes['k'] in ('a', '{text}')"):
+        assert ("variant_typeof" in str(of_events(parse(filter_text), where))) == asks
 
 
 def _of(values: Sequence[Any], place: int) -> Any:
