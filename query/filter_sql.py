@@ -47,6 +47,7 @@ from .runs import RUNS
 
 Condition = ColumnElement[bool]
 Between = tuple[int, int]
+Texts = tuple[str, ...]
 
 _INT64 = (-(1 << 63), (1 << 63) - 1)
 _VARIANT_WHOLE = (-(1 << 63), (1 << 64) - 1)
@@ -59,12 +60,13 @@ class Where:
 
     `events_where`: a condition that is true for every event that is looked at. `parts_between`: the time bounds
     (nanoseconds) of all their runs; logs and links of these events are looked for between them only. `may_have`: a
-    condition that is true for every event that has an attribute of a key; None where nothing is known of it.
+    condition that is true for every event that has an attribute of a key, as one of these texts if any are given; None
+    where nothing is known of it.
     `may_have_bytes`: whether an event may have bytes under a key."""
 
     events_where: Condition = _ALL
     parts_between: Between = _INT64
-    may_have: Callable[[str], Condition | None] = lambda _key: None
+    may_have: Callable[[str, Texts | None], Condition | None] = lambda _key, _texts: None
     may_have_bytes: Callable[[str], bool] = lambda _key: True
 
     @classmethod
@@ -198,21 +200,28 @@ def _in_order(column: ColumnElement[Any], field: Field, order: Order, value: Any
 
 def _of_event_attribute(key: str, leaf: Any, where: Where, is_needed: bool) -> Condition:
     tested = _test(leaf, partial(where.may_have_bytes, key))
+    may_have = where.may_have(key, _texts_of(leaf))
     if not may_be_history(key):
-        return _where_it_may_be(key, tested, where, is_needed)
+        return _where_it_may_be(may_have, tested, where, is_needed)
     pointer = "/" + key.replace("~", "~0").replace("/", "~1")
     value = cast(func.json_extract(func.history_text(EVENTS.c.history_id), literal(pointer, Text)), Variant)
     in_history = and_(EVENTS.c.history_id.is_not(None), _test_of_variant(value, leaf))
-    return or_(_where_it_may_be(key, tested, where, is_needed=False), in_history)
+    return or_(_where_it_may_be(may_have, tested, where, is_needed=False), in_history)
 
 
-def _where_it_may_be(key: str, tested: Condition, where: Where, is_needed: bool) -> Condition:
-    may_have = where.may_have(key)
+def _where_it_may_be(may_have: Condition | None, tested: Condition, where: Where, is_needed: bool) -> Condition:
     if may_have is None:
         return tested
     if is_needed:
         return and_(may_have, tested)
     return among_events(where.events_where, may_have, tested)
+
+
+def _texts_of(leaf: Any) -> Texts | None:
+    """The texts of which one is what is meant; None where it may be anything else, too."""
+    values = leaf.values if isinstance(leaf, meant.Among) else ()
+    texts = tuple(value for value in values if isinstance(value, str))
+    return texts if texts and len(texts) == len(values) else None
 
 
 def _test_of_variant(

@@ -10,7 +10,7 @@ Applications that open the file themselves use `database` (sessions that check `
 runs true by `recounting`), the `repositories` and `persistence`.
 
 Between writes `upkeep` makes questions quicker: by `counting` whose usage counts (the rule is in `usage`), and by
-`compacting` what has arrived; `attribute_keys` tells where that found which.
+`compacting` what has arrived; `text_filters` notes what texts that has, and `attribute_places` tells where one may be.
 
 What holds: an acknowledged batch is durable and whole; a span is stored once, however often it is sent; whatever OTLP
 can say is in the columns or in `otlp_residue`; every event's run exists, and the run's time bounds cover its events.

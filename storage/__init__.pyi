@@ -1,4 +1,4 @@
-from .attribute_keys import may_have_attribute, may_have_bytes
+from .attribute_places import may_have_attribute, may_have_bytes
 from .batch import AttributeColumns, EventParts, Origins, SpanBatch, ValueType, WriteOutcome
 from .conventions import USAGE
 from .counting import USAGE_IS_CURRENT

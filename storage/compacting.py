@@ -5,7 +5,7 @@ and nothing else, ten to twenty times faster. Taking them apart costs a third of
 done on arrival only where `upkeep` finds that somebody reads, or time, and for as many events at once as make row
 groups. Otherwise compacting rewrites events later, oldest first, into row groups of such columns, which costs five
 times as much, but nothing while events arrive. Nothing of an event changes but `compacted_at_unix_nano`. The keys of a
-portion are noted: `attribute_keys` tells where to look for one.
+portion are noted: `attribute_places` tells where to look for one.
 
 A portion is a transaction, small enough that a write waits for it no longer than for another write: readers see the
 events at their old place or at the new one, and a process killed meanwhile has moved the portion or has not. The old

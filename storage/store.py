@@ -18,6 +18,7 @@ from .errors import CLOSING
 from .hashed import HashedBatch, PreparedHashed, prepare_hashed
 from .preparing import PreparedBatch, prepare
 from .reading import Audience, Reader, Reads
+from .text_filters import filters_of_portion
 from .writing import Writer
 
 # A statement looks for being ended many times a second.
@@ -79,6 +80,17 @@ class Store:
         if portion.runs.num_rows:
             self._writer.write_usage(portion)
         return portion.runs.num_rows
+
+    def note_texts(self) -> int:
+        """Notes which texts the attributes of a portion of compacted events are, the newest that is not noted yet, see
+        `text_filters`; returns how many portions, 0 where none is left. Raises QueryTimeout and WriteFailed, and then
+        nothing is changed."""
+        with self.read(awaited=False) as reader:
+            filters = filters_of_portion(reader)
+        if filters is None:
+            return 0
+        self._writer.write_text_filters(filters)
+        return 1
 
     def give_memory_back(self) -> None:
         """If much was stored or compacted since the last time: lets go of what memory holds of the file, down to what

@@ -1,5 +1,5 @@
 """What is done to a store between writes, so that questions are answered sooner: usage is counted, attributes are
-compacted, and memory is given back that much of this has filled."""
+compacted, their texts noted, and memory is given back that much of this has filled."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Upkeep:
 
     def _portion(self) -> bool:
         """Returns whether there may be more to do. Where not, and nobody waits, memory is given back."""
-        goes_on = bool(self._store.count_usage() or self._store.compact())
+        goes_on = bool(self._store.count_usage() or self._store.compact() or self._store.note_texts())
         if not goes_on and self._store.audience.away_s:
             self._store.give_memory_back()
         return goes_on
@@ -88,8 +88,9 @@ class Upkeep:
     def _small_portion(self, *, is_busy: bool) -> bool:
         """As `_portion`. Runs that are going on change all the time: they are left until they are quiet."""
         counted = self._store.count_usage(quiet_s=QUIET_S)
-        compacted = 0 if is_busy else self._store.compact()
-        return bool(counted or compacted)
+        if is_busy:
+            return bool(counted)
+        return bool(self._store.compact() or self._store.note_texts() or counted)
 
     def _busy_share(self) -> float:
         """Of the time since it was last asked, the share that writes took."""

@@ -103,6 +103,11 @@ class Writer:
             self._rows_since_given_back += rows
             return rows
 
+    def write_text_filters(self, filters: pa.Table) -> None:
+        """See `Store.note_texts`."""
+        with self._taking_turns("texts not noted"), self._damage.transaction(self._connection):
+            self._insert_rows("INSERT INTO text_filters BY NAME FROM incoming", incoming=filters)
+
     def give_memory_back(self) -> None:
         """See `Store.give_memory_back`."""
         if self._rows_since_given_back >= MUCH_ROWS:

@@ -18,7 +18,7 @@ from clew.query.events import EVENTS
 from clew.query.filter import parse
 from clew.query.filter_sql import OTHERS_READ, Where, of_events
 from clew.storage import Store, may_have_bytes
-from clew.storage.attribute_keys import RESIDUES_MAX
+from clew.storage.attribute_places import RESIDUES_MAX
 from clew.storage.compacting import PORTION_ROWS
 
 START = 1_700_000_000_000_000_000

@@ -25,6 +25,7 @@ _STATUS_CODES = {"UNSET": 0, "OK": 1, "ERROR": 2}
 _WHOLE = re.compile(r"0|-?[1-9]\d{0,18}", re.ASCII)
 _NUMBER = re.compile(r"-?\d{1,400}(\.\d{1,400})?([eE][-+]?\d{1,3})?", re.ASCII)
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}", re.ASCII)
+_LISTS_AND_MAPS = {"[", "{"}
 _INT64_END = 1 << 63
 _BOOLEANS = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}
 
@@ -63,7 +64,8 @@ def _among_attributes(searched: Searched, key: str, text: str) -> ColumnElement[
 
 def _event_has(searched: Searched, key: str, text: str) -> ColumnElement[bool]:
     has = _has(EVENTS.c.attributes, key, text)
-    may_have = may_have_attribute(searched.reader, key)
+    is_only_text = len(_forms(text)) == 1 and text[:1] not in _LISTS_AND_MAPS
+    may_have = may_have_attribute(searched.reader, key, [text] if is_only_text else None)
     if may_have is None:
         return has
     return among_events(EVENTS.c.started_at_unix_nano.between(searched.first, searched.last), may_have, has)
@@ -79,7 +81,7 @@ def _has_part(searched: Searched, table: Any, condition: ColumnElement[bool]) ->
 def _has(attributes: ColumnElement[Any], key: str, text: str) -> ColumnElement[bool]:
     value = func.variant_extract(attributes, literal(key, Text))
     has: ColumnElement[bool] = value.in_([literal(form) for form in _forms(text)])
-    if text[:1] in {"[", "{"}:
+    if text[:1] in _LISTS_AND_MAPS:
         has = or_(has, cast(cast(value, JSON), Text) == _compact(text))
     # A key that is not there makes a comparison neither true nor false, which `not` would keep.
     return func.coalesce(has, false())

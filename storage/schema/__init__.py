@@ -10,7 +10,7 @@ follows them.
 """
 
 from .base import Base, Variant
-from .compacted import CompactedPortion
+from .compacted import CompactedPortion, TextFilter
 from .descriptions import VIEWS, column_sentence, table_sentence
 from .exports import ExportCursor
 from .history import Histories, HistoryPart, with_histories
@@ -61,6 +61,7 @@ __all__ = [
     "Session",
     "Task",
     "TaskStatus",
+    "TextFilter",
     "Variant",
     "WorkflowMetric",
     "WorkflowRun",

@@ -299,6 +299,14 @@ TABLES = {
             "attribute_keys": "The keys that their attributes have, NULL where that is not known.",
         },
     ),
+    "text_filters": Described(
+        "Which texts attributes are, of events that were made quick to search together.",
+        {
+            "compacted_at_unix_nano": "When that was, in nanoseconds since 1970.",
+            "attribute_key": "The key of the attributes.",
+            "text_filter": "Their texts as a Bloom filter: what it does not know, none of them is.",
+        },
+    ),
     "export_cursors": Described(
         "How far what is sent on to other backends has come.",
         {

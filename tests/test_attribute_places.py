@@ -16,7 +16,7 @@ from clew.query.figures_parameters import FiguresWanted
 from clew.query.jaeger.search import TraceSearch, find_traces
 from clew.query.search import search_events, search_runs
 from clew.query.search_parameters import SearchWanted
-from clew.storage import DatabaseSession, ExecutionEvent, Store, attribute_keys, may_have_attribute
+from clew.storage import DatabaseSession, ExecutionEvent, Store, attribute_places, may_have_attribute
 from clew.storage.compacting import PORTION_ROWS
 from clew.storage.schema import CompactedPortion
 
@@ -97,7 +97,7 @@ FILTERS = [
 def test_the_same_is_found(portions: Store, monkeypatch: pytest.MonkeyPatch, filter_text: str) -> None:
     """Events, runs and figures are those that looking at all events gives."""
     quick = _all_found(portions, filter_text)
-    monkeypatch.setattr(attribute_keys, "LEFT_OUT_SHARE_MIN", 2)
+    monkeypatch.setattr(attribute_places, "LEFT_OUT_SHARE_MIN", 2)
     assert _places(portions, "never") == [0, LAST, LAST + 1], "all are looked at now"
     assert _all_found(portions, filter_text) == quick
 
@@ -109,7 +109,7 @@ NEW_VALUE = f"value {4 * PORTION_ROWS % 5000}"
 def test_jaeger_finds_the_same(portions: Store, monkeypatch: pytest.MonkeyPatch, tag: tuple[str, str]) -> None:
     """Traces by a tag are those that looking at all events gives."""
     quick = _traces(portions, *tag)
-    monkeypatch.setattr(attribute_keys, "LEFT_OUT_SHARE_MIN", 2)
+    monkeypatch.setattr(attribute_places, "LEFT_OUT_SHARE_MIN", 2)
     assert _traces(portions, *tag) == quick
     assert bool(quick) == (tag[0] in ("late", "new"))
 
@@ -130,7 +130,8 @@ def _all_found(store: Store, filter_text: str) -> list[object]:
 
 def test_many_places_are_one_wide_one(portions: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A condition does not grow with the number of portions."""
-    monkeypatch.setattr(attribute_keys, "RANGES_MAX", 1)
+    monkeypatch.setattr(attribute_places, "RANGES_MAX", 1)
+    monkeypatch.setattr(attribute_places, "PLACES_MAX", 1)
     with DatabaseSession(portions.engine) as session:
         first, *_ = session.scalars(select(CompactedPortion).order_by(CompactedPortion.compacted_at_unix_nano))
         keys, first.attribute_keys = first.attribute_keys, ["late"]
