@@ -146,7 +146,7 @@ def _percentiles(taken: list[float]) -> dict[str, float]:
 def ask_the_file(arguments: argparse.Namespace) -> None:
     with closing(Store.open(arguments.db)) as store:
         fill(store, arguments.events)
-        while arguments.compact and store.compact():
+        while arguments.compact and (store.compact() or store.note_texts()):
             pass
         print(json.dumps({"idle": latencies(of_the_store(store), arguments.queries)}))
 

@@ -33,4 +33,7 @@ def compact(db: Database = None) -> None:
             while rows := store.compact():
                 compacted += rows
                 shown.advance(bar, rows)
+            bar = shown.add_task("noting texts", total=store.unnoted())
+            while portions := store.note_texts():
+                shown.advance(bar, portions)
     say(f"{compacted} events compacted")

@@ -60,7 +60,8 @@ def _hashes(texts: pa.Array) -> _Numbers:
 
 def _octets(values: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
     """Where each value begins, and the last one ends, and the bytes of all."""
-    _, offsets, data = values.cast(pa.large_binary()).buffers()
+    values = values.cast(pa.large_binary())
+    _, offsets, data = values.buffers()
     starts = np.frombuffer(offsets, np.int64, count=len(values) + 1, offset=values.offset * 8)
     octets = np.frombuffer(data or b"", np.uint8)
     return starts - starts[0], octets[starts[0] : starts[-1]]

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from sqlalchemy import ClauseElement
+
 from . import migrate
 from .batch import SpanBatch, WriteOutcome
 from .commits import Commits
@@ -18,7 +20,7 @@ from .errors import CLOSING
 from .hashed import HashedBatch, PreparedHashed, prepare_hashed
 from .preparing import PreparedBatch, prepare
 from .reading import Audience, Reader, Reads
-from .text_filters import filters_of_portion
+from .text_filters import UNNOTED, filters_of_portion
 from .writing import Writer
 
 # A statement looks for being ended many times a second.
@@ -100,9 +102,16 @@ class Store:
 
     def uncompacted(self) -> int:
         """How many events lie as they arrived."""
+        return self._count(UNCOMPACTED)
+
+    def unnoted(self) -> int:
+        """Of how many portions of compacted events the texts can still be noted."""
+        return self._count(UNNOTED)
+
+    def _count(self, statement: ClauseElement) -> int:
         with self.read() as reader:
-            [[events]] = reader.arrow(UNCOMPACTED).to_pydict().values()
-            return int(events)
+            [[rows]] = reader.arrow(statement).to_pydict().values()
+            return int(rows)
 
     @property
     def idle_s(self) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from sqlalchemy import Text, case, cast, func, literal, select
+from sqlalchemy import Text, and_, case, cast, func, literal, select
 
 from .bloom import TEXT_BYTES_MAX, bloom_filter
 from .reading import Reader
@@ -20,12 +20,11 @@ KEYS_AT_ONCE = 64
 
 _AT = CompactedPortion.compacted_at_unix_nano
 _KEYS = CompactedPortion.attribute_keys
-_NEWEST = (
-    select(_AT.label("compacted_at"), _KEYS)
-    .where(func.len(_KEYS) > 0, _AT.not_in(select(TextFilter.compacted_at_unix_nano)))
-    .order_by(_AT.desc())
-    .limit(1)
-)
+_HAS_NONE = and_(func.len(_KEYS) > 0, _AT.not_in(select(TextFilter.compacted_at_unix_nano)))
+
+UNNOTED = select(func.count(_AT)).where(_HAS_NONE)
+
+_NEWEST = select(_AT.label("compacted_at"), _KEYS).where(_HAS_NONE).order_by(_AT.desc()).limit(1)
 
 
 def filters_of_portion(reader: Reader) -> pa.Table | None:
