@@ -37,7 +37,7 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from ..storage import Reader, Variant, histories_that_say, may_be_history, may_have_attribute, may_have_bytes
+from ..storage import Reader, Variant, histories_that_say, may_be_history, may_have_attribute, may_have_bytes, texts_of
 from . import filter as meant
 from .events import EVENTS, LINKS, LOGS, RESOURCES, SCOPES, among_events, json_text
 from .filter import Order, Term
@@ -60,8 +60,8 @@ class Where:
 
     `events_where`: a condition that is true for every event that is looked at. `parts_between`: the time bounds
     (nanoseconds) of all their runs; logs and links of these events are looked for between them only. `may_have`: a
-    condition that is true for every event that has an attribute of a key, as one of these texts if any are given; None
-    where nothing is known of it.
+    condition that is true for every event that has an attribute of a key, one that reads like one of the texts if any
+    are given; None where nothing is known of it.
     `may_have_bytes`: whether an event may have bytes under a key."""
 
     events_where: Condition = _ALL
@@ -218,10 +218,10 @@ def _where_it_may_be(may_have: Condition | None, tested: Condition, where: Where
 
 
 def _texts_of(leaf: Any) -> Texts | None:
-    """The texts of which one is what is meant; None where it may be anything else, too."""
-    values = leaf.values if isinstance(leaf, meant.Among) else ()
-    texts = tuple(value for value in values if isinstance(value, str))
-    return texts if texts and len(texts) == len(values) else None
+    """How what is meant reads as a text; None where it may be anything."""
+    if not isinstance(leaf, meant.Among):
+        return None
+    return tuple(sorted(text for value in leaf.values for form in _forms(value) for text in texts_of(form)))
 
 
 def _test_of_variant(
@@ -264,7 +264,7 @@ OTHERS_READ = re.compile(r"[-\d\[{]|(?:true|false|null|nan|inf)\Z", re.IGNORECAS
 
 def _forms(value: Any) -> list[Any]:
     """What equals the value: a number as a whole one and as a double, where it is exactly that."""
-    if isinstance(value, bool):
+    if isinstance(value, bool | str):
         return [value]
     whole = [int(value)] if value == int(value) and _VARIANT_WHOLE[0] <= value <= _VARIANT_WHOLE[1] else []
     return [*whole, *([float(value)] if float(value) == value else [])]

@@ -1,4 +1,4 @@
-from .attribute_places import may_have_attribute, may_have_bytes
+from .attribute_places import may_have_attribute, may_have_bytes, texts_of
 from .batch import AttributeColumns, EventParts, Origins, SpanBatch, ValueType, WriteOutcome
 from .conventions import USAGE
 from .counting import USAGE_IS_CURRENT
@@ -153,6 +153,7 @@ __all__ = [
     "prepare",
     "run_id_text",
     "table_sentence",
+    "texts_of",
     "usage_of",
     "whole_runs",
     "with_histories",

@@ -51,7 +51,7 @@ _BYTES = select(
 
 def may_have_attribute(reader: Reader, key: str, texts: Collection[str] | None = None) -> ColumnElement[bool] | None:
     """A condition over execution_events, true for every event with an attribute of this key, if `texts` are given one
-    that is one of these; and for as few others as can be told cheaply: those that are not compacted, and those
+    that reads like one of these; and for as few others as can be told cheaply: those that are not compacted, and those
     compacted together with one that has it. None where too little would be left out."""
     portions = reader.arrow(_PORTIONS, {"key": key})
     stamps, may_have = portions[0].to_numpy(), portions[1].to_numpy()
@@ -60,6 +60,13 @@ def may_have_attribute(reader: Reader, key: str, texts: Collection[str] | None =
     if texts is not None and all(len(text.encode()) <= TEXT_BYTES_MAX for text in texts):
         may_have = may_have & ~np.isin(stamps, _without(reader, key, texts))
     return _among(stamps, may_have)
+
+
+def texts_of(value: str | bool | float) -> set[str]:
+    """How every attribute that equals the value reads as a text: Python and the engine write numbers alike."""
+    if isinstance(value, bool):
+        return {str(value).lower()}
+    return {str(value), "-0.0"} if value == 0 and isinstance(value, float) else {str(value)}
 
 
 def _without(reader: Reader, key: str, texts: Collection[str]) -> npt.NDArray[np.int64]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
+import duckdb
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from sqlalchemy import select, true, update
 
@@ -16,7 +19,7 @@ from clew.query.figures_parameters import FiguresWanted
 from clew.query.jaeger.search import TraceSearch, find_traces
 from clew.query.search import search_events, search_runs
 from clew.query.search_parameters import SearchWanted
-from clew.storage import DatabaseSession, ExecutionEvent, Store, attribute_places, may_have_attribute
+from clew.storage import DatabaseSession, ExecutionEvent, Store, attribute_places, may_have_attribute, texts_of
 from clew.storage.compacting import PORTION_ROWS
 from clew.storage.schema import CompactedPortion
 
@@ -126,6 +129,19 @@ def _all_found(store: Store, filter_text: str) -> list[object]:
         events = [event["id"] for event in orjson.loads(search_events(reader, wanted))["events"]]
         runs = [run["id"] for run in search_runs(reader, wanted)["runs"]]
         return [events, runs, figures(reader, FiguresWanted.model_validate({"filter": filter_text}))["events"]]
+
+
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(1 << 63), (1 << 64) - 1) | st.booleans()
+
+
+@given(st.lists(NUMBERS, min_size=1))
+def test_python_writes_numbers_as_the_engine_does(numbers: list[float]) -> None:
+    """Whatever compares equal to one reads like one of its texts."""
+    engine = duckdb.connect()
+    for number in numbers:
+        equal = [number, -number] if number == 0 and isinstance(number, float) else [number]
+        read = {engine.execute("SELECT ?::VARIANT::VARCHAR", [value]).fetchall()[0][0] for value in equal}
+        assert read == texts_of(number)
 
 
 def test_many_places_are_one_wide_one(portions: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,10 +25,11 @@ START = 10**18
 RUN_EVENTS = 64
 PORTIONS = 5
 LAST = PORTIONS * PORTION_ROWS - 1
+Said = str | bool | int | float
 LONG = "x" * (TEXT_BYTES_MAX + 1)
 
 
-def _write(store: Store, portion: int, said: dict[str, str | int]) -> None:
+def _write(store: Store, portion: int, said: dict[str, Said]) -> None:
     """PORTION_ROWS events. Each has a number, a text that no other one has, and a word of its portion; the first one
     what is `said` besides."""
     built = ExportTraceServiceRequest()
@@ -41,15 +42,14 @@ def _write(store: Store, portion: int, said: dict[str, str | int]) -> None:
             start_time_unix_nano=START + number,
             end_time_unix_nano=START + number + 1,
         )
-        attributes: dict[str, str | int] = {"number": number, "own": f"own {number}", "word": f"word {portion}"}
+        attributes: dict[str, Said] = {"number": number, "own": f"own {number}", "word": f"word {portion}"}
         for key, value in {**attributes, **said}.items():
-            told = span.attributes.add(key=key).value
-            if isinstance(value, str):
-                told.string_value = value
-            else:
-                told.int_value = value
+            setattr(span.attributes.add(key=key).value, VALUES[type(value)], value)
         said = {}
     store.write_spans(read_requests([built.SerializeToString()]).batch)
+
+
+VALUES = {str: "string_value", bool: "bool_value", int: "int_value", float: "double_value"}
 
 
 def _upkeep(store: Store) -> None:
@@ -57,9 +57,19 @@ def _upkeep(store: Store) -> None:
         pass
 
 
-SAID: dict[int, dict[str, str | int]] = {
-    1: {"mixed": "12", "long": LONG, "": "nameless", 'a "quoted" key': "here", "gen_ai.input.messages": "hello"},
-    3: {"mixed": 12, "ümläut": "größe", "number": "own 5"},
+SAID: dict[int, dict[str, Said]] = {
+    1: {
+        "mixed": "12",
+        "ratio": 0.1,
+        "zero": -0.0,
+        "flag": True,
+        "long": LONG,
+        "": "nameless",
+        'a "quoted" key': "here",
+        "gen_ai.input.messages": "hello",
+    },
+    2: {"mixed": 12.0, "ratio": 1e300, "zero": 0, "big": 2**53 + 1, "flag": "true"},
+    3: {"mixed": 12, "big": float(2**53), "ratio": -3, "zero": 0.0, "ümläut": "größe", "number": "own 5"},
 }
 
 
@@ -94,6 +104,9 @@ ALL = list(range(PORTIONS))
         ("own", [f"own {LAST}"], [PORTIONS - 1]),
         ("word", ["own 1"], []),
         ("mixed", ["12"], [1, 3]),
+        ("mixed", ["12.0"], [2]),
+        ("ratio", ["0.1"], [1]),
+        ("big", ["9007199254740993"], [2]),
         ("number", ["own 5"], [3]),
         ("ümläut", ["größe"], [3]),
         ('a "quoted" key', ["here"], [1]),
@@ -110,6 +123,8 @@ def test_only_portions_with_the_text_are_looked_at(
     assert _portions(noted, key, *texts) == portions
 
 
+VALUES_SAID = ("12", "12.0", "0.1", "1e300", "-3", "0", "9007199254740992", "9007199254740993", "true", "false")
+
 FILTERS = [
     'attributes["word"] = "word 2"',
     'attributes["own"] = "own 9000"',
@@ -120,6 +135,7 @@ FILTERS = [
     'attributes["mixed"] in (12, "12")',
     'attributes["number"] = 12',
     'attributes["number"] = "12"',
+    *(f'attributes["{key}"] = {value}' for key in ("mixed", "ratio", "zero", "big", "flag") for value in VALUES_SAID),
     'attributes["number"] = "own 5"',
     f'attributes["long"] = "{LONG}"',
     'attributes["gen_ai.input.messages"] = "hello"',
@@ -155,7 +171,13 @@ def _all_found(store: Store, filter_text: str) -> list[object]:
         return [events, runs, figures(reader, FiguresWanted.model_validate({"filter": filter_text}))["events"]]
 
 
-@pytest.mark.parametrize("tag", [("word", "word 2"), ("mixed", "12"), ("number", "12"), ("own", "nowhere")])
+TAGS = [
+    *(("word", "word 2"), ("mixed", "12"), ("mixed", "12.0"), ("number", "12"), ("own", "nowhere")),
+    *(("zero", "0"), ("zero", "0.0"), ("big", "9007199254740992"), ("ratio", "1e300"), ("flag", "true")),
+]
+
+
+@pytest.mark.parametrize("tag", TAGS)
 def test_jaeger_finds_the_same(noted: Store, looking_at_all: Callable[[], None], tag: tuple[str, str]) -> None:
     """What Jaeger writes as the text of a tag may be a number."""
     quick = _traces(noted, *tag)

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 from sqlalchemy import JSON, ColumnElement, Text, and_, cast, false, func, literal, not_, or_, select, tuple_
 
-from ...storage import Reader, may_have_attribute
+from ...storage import Reader, may_have_attribute, texts_of
 from ..events import EVENTS, LINKS, LOGS, RESOURCES, SCOPES, among_events
 from .services import kind_number
 
@@ -64,8 +64,7 @@ def _among_attributes(searched: Searched, key: str, text: str) -> ColumnElement[
 
 def _event_has(searched: Searched, key: str, text: str) -> ColumnElement[bool]:
     has = _has(EVENTS.c.attributes, key, text)
-    is_only_text = len(_forms(text)) == 1 and text[:1] not in _LISTS_AND_MAPS
-    may_have = may_have_attribute(searched.reader, key, [text] if is_only_text else None)
+    may_have = may_have_attribute(searched.reader, key, _texts(text))
     if may_have is None:
         return has
     return among_events(EVENTS.c.started_at_unix_nano.between(searched.first, searched.last), may_have, has)
@@ -99,6 +98,14 @@ def _forms(text: str) -> list[str | bool | int | float | bytes]:
     if _BASE64.fullmatch(text) and len(text) % 4 == 0:
         forms.append(b64decode(text))
     return forms
+
+
+def _texts(text: str) -> set[str] | None:
+    """How the engine writes every such value; None where it may be bytes, a list or a map."""
+    forms = [form for form in _forms(text) if not isinstance(form, bytes)]
+    if text[:1] in _LISTS_AND_MAPS or len(forms) < len(_forms(text)):
+        return None
+    return {said for form in forms for said in texts_of(form)}
 
 
 def _compact(text: str) -> str:
