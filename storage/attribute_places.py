@@ -32,7 +32,7 @@ _PORTIONS = select(
     _AT, func.coalesce(func.list_contains(_KEYS, bindparam("key", type_=Text)), true()).label("may_have")
 ).order_by(_AT)
 
-_FILTERS = select(TextFilter.compacted_at_unix_nano.label("compacted_at"), TextFilter.text_filter).where(
+_FILTERS = select(TextFilter.compacted_at_unix_nano, TextFilter.text_filter).where(
     TextFilter.attribute_key == bindparam("key", type_=Text)
 )
 
@@ -71,11 +71,11 @@ def texts_of(value: str | bool | float) -> set[str]:
 
 def _without(reader: Reader, key: str, texts: Collection[str]) -> npt.NDArray[np.int64]:
     """The portions that are known to have none of the texts under the key."""
-    filters = reader.arrow(_FILTERS, {"key": key})
+    stamps, filters = reader.arrow(_FILTERS, {"key": key}).columns
     may_be = np.zeros(len(filters), np.bool_)
     for text in texts:
-        may_be |= may_hold(filters["text_filter"].combine_chunks(), text)
-    without: npt.NDArray[np.int64] = filters["compacted_at"].to_numpy()[~may_be]
+        may_be |= may_hold(filters.combine_chunks(), text)
+    without: npt.NDArray[np.int64] = stamps.to_numpy()[~may_be]
     return without
 
 

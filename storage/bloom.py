@@ -15,6 +15,8 @@ TEXT_BYTES_MAX = 256
 
 _BITS_A_TEXT = 10
 _PROBES = 7
+# Some forty bytes of memory are used for each byte of these.
+_TEXTS_AT_ONCE = 4096
 
 _Numbers = npt.NDArray[np.uint64]
 
@@ -23,9 +25,10 @@ def bloom_filter(texts: pa.Array) -> bytes:
     """The filter of these texts, each of TEXT_BYTES_MAX bytes at most."""
     octets = max(1, -(-len(texts) * _BITS_A_TEXT // 8))
     bits = np.zeros(octets * 8, np.bool_)
-    hashes = _hashes(texts)
-    for number in range(_PROBES):
-        bits[_probed(hashes, number, np.uint64(len(bits)))] = True
+    for first in range(0, len(texts), _TEXTS_AT_ONCE):
+        hashes = _hashes(texts.slice(first, _TEXTS_AT_ONCE))
+        for number in range(_PROBES):
+            bits[_probed(hashes, number, np.uint64(len(bits)))] = True
     return np.packbits(bits, bitorder="little").tobytes()
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from sqlalchemy import Text, and_, case, cast, func, literal, select
+from sqlalchemy import BigInteger, Text, and_, bindparam, case, cast, func, literal, select
 
 from .bloom import TEXT_BYTES_MAX, bloom_filter
+from .compacting import PORTION_ROWS
 from .reading import Reader
 from .schema import CompactedPortion, ExecutionEvent, TextFilter
 
-KEYS_AT_ONCE = 64
+VALUES_AT_ONCE = 64 * PORTION_ROWS
 
 _AT = CompactedPortion.compacted_at_unix_nano
 _KEYS = CompactedPortion.attribute_keys
@@ -24,6 +25,10 @@ _HAS_NONE = and_(func.len(_KEYS) > 0, _AT.not_in(select(TextFilter.compacted_at_
 
 UNNOTED = select(func.count(_AT)).where(_HAS_NONE)
 
+# Summed, not counted: for a count, the engine looks through what it knows of every column of each row group first.
+_EVENTS = select(func.coalesce(func.sum(literal(1)), 0).label("events")).where(
+    ExecutionEvent.compacted_at_unix_nano == bindparam("compacted_at", type_=BigInteger)
+)
 _NEWEST = select(_AT.label("compacted_at"), _KEYS).where(_HAS_NONE).order_by(_AT.desc()).limit(1)
 
 
@@ -34,13 +39,16 @@ def filters_of_portion(reader: Reader) -> pa.Table | None:
     if not newest:
         return None
     at, keys = newest[0]["compacted_at"], newest[0]["attribute_keys"]
-    filters = [
-        text_filter
-        for first in range(0, len(keys), KEYS_AT_ONCE)
-        for text_filter in _filters(reader, at, keys[first : first + KEYS_AT_ONCE])
-    ]
+    step = _keys_at_once(reader, at)
+    filters = [one for first in range(0, len(keys), step) for one in _filters(reader, at, keys[first : first + step])]
     columns = {"compacted_at_unix_nano": np.full(len(keys), at), "attribute_key": keys, "text_filter": filters}
     return pa.table(columns)
+
+
+def _keys_at_once(reader: Reader, compacted_at: int) -> int:
+    """What arrived compacted may be many events, with few texts each."""
+    [row] = reader.rows(_EVENTS, {"compacted_at": compacted_at})
+    return max(1, VALUES_AT_ONCE // max(1, int(row["events"])))
 
 
 def _filters(reader: Reader, compacted_at: int, keys: list[str]) -> list[bytes]:

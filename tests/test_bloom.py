@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clew.storage import bloom
 from clew.storage.bloom import TEXT_BYTES_MAX, bloom_filter, may_hold
 
 TEXTS = st.lists(st.text().filter(lambda text: len(text.encode()) <= TEXT_BYTES_MAX), unique=True, max_size=50)
@@ -35,6 +37,14 @@ def test_few_other_texts_are_taken_for_known() -> None:
     made = filters(*([f"user-{user}" for user in range(first, first + 5000)] for first in range(0, 50_000, 5000)))
     known = np.array([may_hold(made, f"user-{user}") for user in range(60_000, 61_000)])
     assert 0 < known.mean() < 0.015
+
+
+def test_texts_beyond_those_hashed_at_once_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The filter is the same however few are."""
+    texts = pa.array([f"text {number}" for number in range(100)])
+    whole = bloom_filter(texts)
+    monkeypatch.setattr(bloom, "_TEXTS_AT_ONCE", 7)
+    assert bloom_filter(texts) == whole
 
 
 def test_a_text_of_the_longest_kind_is_known() -> None:

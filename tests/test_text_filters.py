@@ -8,7 +8,7 @@ from contextlib import closing
 import orjson
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from sqlalchemy import select, true
+from sqlalchemy import delete, select, true
 
 from clew.collector.projection import read_requests
 from clew.query.figures import figures
@@ -16,10 +16,10 @@ from clew.query.figures_parameters import FiguresWanted
 from clew.query.jaeger.search import TraceSearch, find_traces
 from clew.query.search import search_events, search_runs
 from clew.query.search_parameters import SearchWanted
-from clew.storage import ExecutionEvent, Store, Upkeep, attribute_places, may_have_attribute
+from clew.storage import DatabaseSession, ExecutionEvent, Store, Upkeep, attribute_places, may_have_attribute
 from clew.storage.bloom import TEXT_BYTES_MAX
 from clew.storage.compacting import KEYS_MAX, PORTION_ROWS
-from clew.storage.text_filters import KEYS_AT_ONCE
+from clew.storage.text_filters import VALUES_AT_ONCE
 
 START = 10**18
 RUN_EVENTS = 64
@@ -217,11 +217,24 @@ def test_what_is_not_noted_yet_may_be_anything(store: Store) -> None:
 
 def test_every_key_of_many_is_noted(store: Store) -> None:
     """They are read some at a time."""
-    _write(store, 0, {f"key {number}": f"text {number}" for number in range(2 * KEYS_AT_ONCE + 1)})
+    keys_at_once = VALUES_AT_ONCE // PORTION_ROWS
+    _write(store, 0, {f"key {number}": f"text {number}" for number in range(2 * keys_at_once + 1)})
     _upkeep(store)
-    for number in (0, KEYS_AT_ONCE - 1, KEYS_AT_ONCE, 2 * KEYS_AT_ONCE):
+    for number in (0, keys_at_once - 1, keys_at_once, 2 * keys_at_once):
         assert _portions(store, f"key {number}", f"text {number}") == [0]
         assert _portions(store, f"key {number}", f"text {number + 1}") == []
+
+
+def test_a_portion_without_events_is_noted(store: Store) -> None:
+    """Its runs were deleted; others are noted after it."""
+    for portion in range(2):
+        _write(store, portion, {})
+    while store.compact():
+        pass
+    with DatabaseSession(store.engine) as session:
+        session.execute(delete(ExecutionEvent).where(ExecutionEvent.started_at_unix_nano >= START + PORTION_ROWS))
+        session.commit()
+    assert (store.note_texts(), store.note_texts(), store.unnoted()) == (1, 1, 0)
 
 
 def test_portions_of_too_many_keys_are_left(store: Store) -> None:
