@@ -31,8 +31,10 @@ _FIELD_OF_TYPE = {
     ValueType.DOUBLE: "double_value",
     ValueType.BYTES: "bytes_value",
 }
-# Beyond this OTLP's own parsers give up too; a deeper value is kept as it came, and empty in the columns.
-DEPTH_MAX = 100
+# Messages within a value. Protobuf's own parsers go 100 levels down, and OTLP has nine around a value at most; what
+# nests deeper is kept as it came, and empty in the columns.
+DEPTH_MAX = 90
+_LEVELS = {"array_value": 2, "kvlist_value": 3}
 
 
 @dataclass(frozen=True)
@@ -200,12 +202,13 @@ def _plain(value: AnyValue, depth: int) -> tuple[Any, bool]:
         return (value.double_value if finite else str(value.double_value)), finite
     if kind == "bytes_value":
         return b64encode(value.bytes_value).decode(), False
-    if kind not in ("array_value", "kvlist_value") or depth == 0:
+    below = depth - _LEVELS.get(kind or "", DEPTH_MAX + 1)
+    if below < 0:
         return None, False
     if kind == "array_value":
-        items = [_plain(item, depth - 1) for item in value.array_value.values]
+        items = [_plain(item, below) for item in value.array_value.values]
         return [item for item, _ in items], all(exact for _, exact in items)
-    return _plain_map(value.kvlist_value.values, depth - 1)
+    return _plain_map(value.kvlist_value.values, below)
 
 
 def _plain_map(pairs: Sequence[KeyValue], depth: int) -> tuple[Any, bool]:

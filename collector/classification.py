@@ -34,6 +34,7 @@ Ints = npt.NDArray[np.int64]
 
 NOWHERE = -1
 _NONE_FITS, _UNSAID = -1, -2  # beside the numbers of words
+COUNT_MAX = (1 << 53) - 1
 _INT64 = np.iinfo(np.int64)
 _JSON_TYPES = (ValueType.STRING, ValueType.JSON)
 _NUMBERS = dict.fromkeys(INTEGERS, pa.int64()) | dict.fromkeys(DOUBLES, pa.float64())
@@ -51,7 +52,16 @@ def classify(attributes: AttributeColumns, names: pa.Array, statuses: pa.Array) 
         columns[name] = reduce(pc.coalesce, sums, spans.numbers(keys, _NUMBERS[name]))
     for name, members in MEMBERS.items():
         columns[name] = reduce(spans.with_member, members, columns[name])
+    columns |= {name: _counts(columns[name]) for name in INTEGERS}
     return columns | _worded(spans, statuses)
+
+
+def _counts(column: pa.Array) -> pa.Array:
+    """Only those of the numbers that can be counts: below zero none is, and sums of larger ones than COUNT_MAX would be
+    too large for a column."""
+    if column.null_count == len(column):
+        return column
+    return pc.if_else(pc.and_(pc.greater_equal(column, 0), pc.less_equal(column, COUNT_MAX)), column, None)
 
 
 def _worded(spans: _Spans, statuses: pa.Array) -> dict[str, pa.Array]:

@@ -15,10 +15,9 @@ from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
-from duckdb import OutOfMemoryException
 from sqlalchemy import BigInteger, ColumnElement, Select, and_, bindparam, func, or_, select
 
-from ..storage import ExecutionEvent, Reader, Store, WorkflowRun, run_id_text
+from ..storage import ExecutionEvent, QueryTooLarge, Reader, Store, WorkflowRun, run_id_text
 from .columns import NO_RUN
 from .portions import Feed, Place, Portion
 from .span_columns import SPAN_COLUMNS, readable_span_messages
@@ -117,7 +116,7 @@ class ChosenSpans:
                 found = reader.arrow(_NAMED_RUNS_BEHIND if self.run_ids else _RUNS_BEHIND, self._values(after))
                 runs = _first_runs(found)
                 portion = _portion(reader, runs, after, spans_max) if runs else None
-        except OutOfMemoryException:  # spans are larger than those before
+        except QueryTooLarge:  # spans are larger than those before
             if spans_max == 1:
                 raise
             return self._page(after, max(1, spans_max // _FEWER))

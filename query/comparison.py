@@ -65,7 +65,7 @@ def comparison(reader: Reader, wanted: ComparisonWanted) -> dict[str, Any]:
     The cursor counts the changes that were told, so pages fit together while neither run changes. Raises NotFound, and
     AnswerTooLarge where a run has more than COMPARED_EVENTS_MAX events.
     """
-    run_a, run_b = (find_run(reader, run_id) for run_id in (wanted.a, wanted.b))
+    run_a, run_b = find_run(reader, wanted.a, parameter="a"), find_run(reader, wanted.b, parameter="b")
     a, b = (_side(reader, run) for run in (run_a, run_b))
     aligned = _aligned(a, b)
     found = _differences(a, b, aligned, wanted.tolerance)

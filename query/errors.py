@@ -21,7 +21,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from ..storage import QueryTimeout, StorageError
+from ..storage import QueryTimeout, QueryTooLarge, StorageError
 
 
 class ApiError(Exception):
@@ -69,6 +69,7 @@ def answer_errors(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid_parameter)
     app.add_exception_handler(HTTPException, _of_the_framework)
     app.add_exception_handler(QueryTimeout, _timeout)
+    app.add_exception_handler(QueryTooLarge, _too_large)
     app.add_exception_handler(StorageError, _storage)
     app.add_exception_handler(Exception, _unforeseen)
 
@@ -120,6 +121,10 @@ def _of_the_framework(request: Request, error: Any) -> Response:
 
 def _timeout(_: Request, error: Any) -> Response:
     return _shape(504, "timeout", str(error))
+
+
+def _too_large(_: Request, error: Any) -> Response:
+    return _shape(AnswerTooLarge.status, AnswerTooLarge.code, str(error))
 
 
 def _storage(_: Request, error: Any) -> Response:

@@ -37,12 +37,13 @@ from sqlalchemy import (
     true,
 )
 
-from ..storage import RUN_COLUMNS, USAGE, USAGE_IS_CURRENT, Reader, usage_of, whole_runs
+from ..storage import RUN_COLUMNS, USAGE, USAGE_IS_CURRENT, Reader, may_be_history, usage_of, whole_runs
 from .attribute_json import engine_json, number_json
 from .events import EVENTS, RESOURCES, SCOPES
 from .figures_parameters import FiguresWanted, GroupField
 from .filter_fields import Kind, Owner
 from .filter_sql import Where, of_events
+from .histories import value_apart
 from .runs import RUNS
 from .statistics import PERCENTILES
 
@@ -105,8 +106,13 @@ def _value(field: GroupField) -> ColumnElement[Any]:
     if column.kind is not Kind.ANY:
         found: ColumnElement[Any] = column.column
         return found
-    value = func.variant_extract(column.column, literal(column.key, Text))
-    # Bytes have no JSON; they are with what is missing.
+    value = _json(func.variant_extract(column.column, literal(column.key, Text)))
+    is_apart = column.owner is Owner.EVENT and may_be_history(column.key or "")
+    return func.coalesce(value, _json(value_apart(column.key or ""))) if is_apart else value
+
+
+def _json(value: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Bytes have no JSON; they are with what is missing."""
     return case((func.variant_typeof(value) != "BLOB", cast(cast(value, JSON), Text)))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Annotated, Any
@@ -12,8 +11,8 @@ from fastapi import Query
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from ..storage.ids import parse_run_id
-from .filter import parse
-from .filter_fields import FIELDS, Kind, Owner, field_named, read_value
+from .filter import parse, parse_fields
+from .filter_fields import FIELDS, Kind, Owner, read_value
 from .filter_fields import Field as Column
 from .parameters import PAGE_ROWS_DEFAULT, Limit, StartedBetween
 
@@ -46,27 +45,17 @@ class GroupField:
 
 _GROUP_OWNERS = (Owner.EVENT, Owner.RUN, Owner.RESOURCE, Owner.SCOPE)
 _GROUP_KINDS = (Kind.TEXT, Kind.WHOLE, Kind.RUN_ID, Kind.EVENT_ID, Kind.ANY)
-# Names by commas; a comma within an attribute's key stands in quotes.
-_GROUP_NAME = re.compile(r"""\s*([^\s,\["']+)(?:\[(?:"([^"]+)"|'([^']+)')\])?\s*(?:,|$)""")
 
 
 def parse_group_by(text: str) -> tuple[GroupField, ...]:
     """The fields named in `text`, as the filter language names them, with commas between. Raises ValueError."""
-    fields: list[GroupField] = []
-    end = 0
-    while end < len(text):
-        found = _GROUP_NAME.match(text, end)
-        if found is None:
-            raise ValueError(f'{text[end : end + 80]!r} is no field: write agent,model or attributes["its.key"]')
-        end = found.end()
-        fields.append(_group_field(found[0].strip(" ,"), found[1], found[2] or found[3]))
+    fields = [_group_field(said, column) for said, column in parse_fields(text)]
     if len(fields) > GROUP_FIELDS_MAX or len({field.name for field in fields}) < len(fields):
         raise ValueError(f"name at most {GROUP_FIELDS_MAX} fields, each once")
     return tuple(fields)
 
 
-def _group_field(said: str, name: str, key: str | None) -> GroupField:
-    column = field_named(name, key)
+def _group_field(said: str, column: Column) -> GroupField:
     if column.owner not in _GROUP_OWNERS:
         raise ValueError(f"an event has many of {said}; group by a field of events, runs, resources or scopes")
     if column.kind not in _GROUP_KINDS:

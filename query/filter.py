@@ -120,6 +120,11 @@ def parse(text: str) -> Term:
     return _Parser(list(_tokens(text))).whole()
 
 
+def parse_fields(text: str) -> list[tuple[str, Field]]:
+    """The fields that are named in `text`, with commas between, each as it is written there. Raises FilterError."""
+    return list(_Parser(list(_tokens(text))).fields(text))
+
+
 def fields_of(term: Term) -> Iterator[Field | None]:
     """The field that each part of the term asks of; None for free text."""
     match term:
@@ -195,6 +200,14 @@ class _Parser:
             raise self._unexpected("`and`, `or` or the end")
         return term
 
+    def fields(self, text: str) -> Iterator[tuple[str, Field]]:
+        while self._next.kind != "end":
+            word = self._expect_kind("word", "a field")
+            field = self._field(word, may_be_text=False)
+            yield text[word.position : self._next.position].strip(), field
+            if self._next.kind != "end" and not self._take(","):
+                raise self._unexpected("a comma")
+
     def _any(self) -> Term:
         terms = [self._all()]
         while self._take("or"):
@@ -247,7 +260,7 @@ class _Parser:
         first, *second = (token.text for token in self._tokens[self._at : self._at + 2])
         return first in _TESTS or [first, *second] == ["not", "in"]
 
-    def _field(self, word: _Token) -> Field:
+    def _field(self, word: _Token, *, may_be_text: bool = True) -> Field:
         key = None
         if self._take("["):
             key = self._expect_kind("string", "the attribute's key in quotes")
@@ -255,7 +268,7 @@ class _Parser:
         try:
             return field_named(word.text, None if key is None else _unquoted(key.text))
         except UnknownField as error:
-            in_quotes = ", a text to search for in quotes" if error.may_be_text else ""
+            in_quotes = ", a text to search for in quotes" if may_be_text and error.may_be_text else ""
             raise FilterError(f"{error}{in_quotes}", word.position) from error
 
     def _test(self, field: Field) -> Term:

@@ -248,6 +248,8 @@ def _fields() -> Iterator[Field]:
                 words = _WORDS.get(column.name, ())
                 yield Field(owner.value + column.name, owner, column, _kind(column), words)
     lasted = func.greatest(0, RUNS.c.completed_at_unix_nano - RUNS.c.started_at_unix_nano, type_=BigInteger)
+    sent = func.coalesce(EVENTS.c.otel_span_id, EVENTS.c.id, type_=EVENTS.c.id.type)
+    yield Field("span_id", Owner.EVENT, sent, Kind.EVENT_ID)
     yield Field("run.duration_ns", Owner.RUN, lasted, Kind.DURATION)
 
 
@@ -270,7 +272,6 @@ ALIASES: Mapping[str, str] = {
     "type": "event_type",
     "subtype": "event_subtype",
     "event_id": "id",
-    "span_id": "id",
     "trace_id": "run_id",
     "cost": "cost_usd",
     "session": "run.session_id",

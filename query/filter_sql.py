@@ -37,11 +37,12 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from ..storage import Reader, Variant, histories_that_say, may_be_history, may_have_attribute, may_have_bytes, texts_of
+from ..storage import Reader, histories_that_say, may_be_history, may_have_attribute, may_have_bytes, texts_of
 from . import filter as meant
 from .events import EVENTS, LINKS, LOGS, RESOURCES, SCOPES, among_events, json_text
 from .filter import Order, Term
 from .filter_fields import Field, Kind, Owner, Value
+from .histories import value_apart
 from .messages import MESSAGES
 from .runs import RUNS
 
@@ -203,9 +204,7 @@ def _of_event_attribute(key: str, leaf: Any, where: Where, is_needed: bool) -> C
     may_have = where.may_have(key, _texts_of(leaf))
     if not may_be_history(key):
         return _where_it_may_be(may_have, tested, where, is_needed)
-    pointer = "/" + key.replace("~", "~0").replace("/", "~1")
-    value = cast(func.json_extract(func.history_text(EVENTS.c.history_id), literal(pointer, Text)), Variant)
-    in_history = and_(EVENTS.c.history_id.is_not(None), _test_of_variant(value, leaf))
+    in_history = and_(EVENTS.c.history_id.is_not(None), _test_of_variant(value_apart(key), leaf))
     return or_(_where_it_may_be(may_have, tested, where, is_needed=False), in_history)
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from sqlalchemy import ColumnElement, Text, case, cast, func, literal
 
-from ..storage import Histories, Reader, run_id_text
+from ..storage import ExecutionEvent, Histories, Reader, Variant, run_id_text
 from .errors import AnswerTooLarge
+
+_HISTORY_ID: Any = ExecutionEvent.__table__.c.history_id
 
 # Histories are small while stored; put together, every call repeats those before it.
 HISTORIES_CHARACTERS_MAX = 1 << 29
@@ -28,6 +32,13 @@ def whole_attributes(reader: Reader, rows: pa.Table) -> pa.Table:
     whole = [_joined(other, histories.text(history_id)) for other, history_id in zip(others, ids, strict=True)]
     column = pc.replace_with_mask(texts, pa.array(kept), pa.array(whole, pa.large_string()))
     return rows.set_column(rows.schema.get_field_index("attributes"), "attributes", column)
+
+
+def value_apart(key: str) -> ColumnElement[Any]:
+    """The event's attribute of this key as a VARIANT, where it is stored apart; else NULL."""
+    pointer = "/" + key.replace("~", "~0").replace("/", "~1")
+    value = cast(func.json_extract(func.history_text(_HISTORY_ID), literal(pointer, Text)), Variant)
+    return case((_HISTORY_ID.is_not(None), value))
 
 
 def _must_fit(length: int) -> None:

@@ -19,17 +19,17 @@ EVENTS: Any = ExecutionEvent.__table__
 _RUN = select(RUNS).where(RUNS.c.id == bindparam("run_id", type_=RUNS.c.id.type))
 
 
-def no_run(run_id: UUID) -> NotFound:
-    """What to raise where there is no such run."""
+def no_run(run_id: UUID, parameter: str = "run_id") -> NotFound:
+    """What to raise where there is no such run as the parameter names."""
     message = f"there is no run {run_id_text(run_id)}; GET /api/runs lists those there are"
-    return NotFound(message, parameter="run_id")
+    return NotFound(message, parameter=parameter)
 
 
-def find_run(reader: Reader, run_id: UUID) -> RowMapping:
-    """The row of the run. Raises NotFound."""
+def find_run(reader: Reader, run_id: UUID, *, parameter: str = "run_id") -> RowMapping:
+    """The row of the run that the parameter names. Raises NotFound."""
     found = reader.rows(_RUN, {"run_id": run_id})
     if not found:
-        raise no_run(run_id)
+        raise no_run(run_id, parameter)
     return found[0]
 
 

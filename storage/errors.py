@@ -6,7 +6,7 @@ StorageError
  ├─ QueryTimeout     a read took longer than it may
  ├─ QueryRefused     SQL from outside says what it may not
  ├─ QueryFailed      the engine cannot answer SQL from outside
- ├─ QueryTooLarge    SQL from outside needs more memory than it may
+ ├─ QueryTooLarge    a read, or SQL from outside, needs more memory than there is for it
  ├─ WriteFailed      the engine refused a transaction; nothing of it was stored
  ├─ UnknownReference a row names a run, session, node … that is not there
  ├─ UnknownWord      a value is not of its column's vocabulary (a ValueError too)
@@ -40,7 +40,7 @@ class QueryFailed(StorageError):
 
 
 class QueryTooLarge(StorageError):
-    """SQL from outside needs more memory than it may and was stopped."""
+    """A read, or SQL from outside, needs more memory than there is for it and was stopped."""
 
 
 class WriteFailed(StorageError):

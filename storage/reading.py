@@ -19,9 +19,10 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from .damage import Damage
 from .engine import native
-from .errors import QueryTimeout
+from .errors import QueryTimeout, QueryTooLarge
 
 _TOLD_AGAIN_S = 0.05
+_TOO_LARGE = "there is not memory enough for this just now; ask for less at once, with a smaller limit, or later again"
 
 # It advises relations. Those are planned twice, which for a run's events takes longer than that copy.
 warnings.filterwarnings("ignore", "Arrow output on a DB-API result makes an extra copy", UserWarning)
@@ -105,15 +106,18 @@ class Reads:
 
     @contextmanager
     def transaction(self, seconds_max: float) -> Iterator[Reader]:
-        """One of at most `seconds_max` seconds. Raises QueryTimeout when they are over, or when it is ended."""
+        """One of at most `seconds_max` seconds. Raises QueryTimeout when they are over, or when it is ended, and
+        QueryTooLarge where the engine has not the memory for it."""
         limit = _Limit(time.monotonic() + seconds_max, seconds_max)
         try:
             with self._engine.connect() as connection, self._begun(connection, limit) as reader:
                 try:
                     yield reader
                 except (DBAPIError, duckdb.Error) as error:
-                    if _interrupted(error):
+                    if _is_a(duckdb.InterruptException, error):
                         raise QueryTimeout(reader.ended or limit.passed) from error
+                    if _is_a(duckdb.OutOfMemoryException, error):
+                        raise QueryTooLarge(_TOO_LARGE) from error
                     raise
         except (DBAPIError, duckdb.Error) as error:
             self._damage.look_at(error)
@@ -200,6 +204,5 @@ class _Watch:
         return min(limit.at for limit in self._under_way.values())
 
 
-def _interrupted(error: Exception) -> bool:
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    return isinstance(cause, duckdb.InterruptException)
+def _is_a(kind: type[duckdb.Error], error: Exception) -> bool:
+    return isinstance(error.orig if isinstance(error, DBAPIError) else error, kind)

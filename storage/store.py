@@ -139,8 +139,8 @@ class Store:
 
     @contextmanager
     def read(self, *, seconds_max: float = 30.0, awaited: bool = True) -> Iterator[Reader]:
-        """A read-only transaction, ended after `seconds_max` seconds. Raises QueryTimeout within. Unless nobody waits
-        for what it finds, it tells `audience`, for whom `Upkeep` prepares what is stored."""
+        """A read-only transaction, ended after `seconds_max` seconds. Raises QueryTimeout and QueryTooLarge. Unless
+        nobody waits for what it finds, it tells `audience`, for whom `Upkeep` prepares what is stored."""
         with self.audience.waits() if awaited else nullcontext(), self._reads.transaction(seconds_max) as reader:
             yield reader
 

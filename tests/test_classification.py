@@ -123,7 +123,11 @@ def test_the_first_key_of_a_number_column_wins(column: str) -> None:
     ("said", "understood"),
     [
         (0, 0),
-        (2**63 - 1, 2**63 - 1),
+        (2**53 - 1, 2**53 - 1),
+        (2**53, None),
+        (2**63 - 1, None),
+        (-1, None),
+        ("-1", None),
         (12.9, 12),
         ("34", 34),
         ("1e3", 1000),

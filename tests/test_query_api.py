@@ -446,7 +446,7 @@ def test_event_shows_everything(api: Api) -> None:
     assert (event["log_count"], event["link_count"], event["service_name"]) == (1, 1, "workshop")
 
 
-@pytest.mark.parametrize("levels", [10, 45, 70, 300])
+@pytest.mark.parametrize("levels", [10, 45, 46, 50, 70, 300])
 def test_deeply_nested_attributes_stay_json(api: Api, levels: int) -> None:
     """An attribute nested deeper than protobuf's own readers go spoils neither the answer nor the attributes beside."""
     run = uuid4()

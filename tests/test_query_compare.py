@@ -121,7 +121,7 @@ def test_runs_without_events(rows: Rows, api_reader: ApiReader) -> None:
     [
         (f"a={A}", 400, "b"),
         (f"a={A}&b=nonsense", 400, "b"),
-        (f"a={A}&b={'c' * 32}", 404, "run_id"),
+        (f"a={A}&b={'c' * 32}", 404, "b"),
         (f"a={A}&b={B}&change=nothing", 400, "change"),
         (f"a={A}&b={B}&tolerance=-1", 400, "tolerance"),
         (f"a={A}&b={B}&tolerance=nan", 400, "tolerance"),

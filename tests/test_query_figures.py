@@ -298,7 +298,7 @@ def test_names_in_keys_may_hold_commas() -> None:
         ("group_by=log.name", "an event has many of log.name"),
         ("group_by=agent,agent", "each once"),
         ("group_by=a,b,c,d,e,f", "there is no field"),
-        ("group_by=agent model", "is no field"),
+        ("group_by=agent model", "a comma should be here, not 'model'"),
         ("every=0", "from 1ms to 50000d wide"),
         ("every=60000d", "from 1ms to 50000d wide"),
         ("every=sometimes", "every: a time bucket's width is a duration such as"),

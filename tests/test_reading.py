@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
-from clew.storage import QueryTimeout, Selecting, SqlLimits, Store
+from clew.storage import QueryTimeout, QueryTooLarge, Selecting, SqlLimits, Store
+from clew.storage.engine import native
 
 SQL_WITHOUT_END = "SELECT count(*) FROM range(1000000000000) WHERE range % 7 = 3"
 WITHOUT_END = text(SQL_WITHOUT_END)
@@ -45,6 +47,18 @@ def test_sql_from_outside_is_ended_too(tmp_path: Path) -> None:
             with pytest.raises(QueryTimeout, match="about to be closed"):
                 query.result()
     store.close()
+
+
+def test_a_read_for_which_there_is_no_memory_says_so(store: Store) -> None:
+    """And what to do; the next one finds its answer."""
+    with store.read() as reader:
+        reader.rows(text("SELECT 1"))
+    with closing(store.engine.raw_connection()) as connection:
+        native(connection).execute("SET GLOBAL memory_limit = '30MB'")
+    with pytest.raises(QueryTooLarge, match="smaller limit"), store.read() as reader:
+        reader.rows(text("SELECT list(range) FROM range(10000000)"))
+    with store.read() as reader:
+        assert len(reader.rows(text("SELECT 1 AS one"))) == 1
 
 
 def test_reads_may_begin_after_others_were_ended(store: Store) -> None:

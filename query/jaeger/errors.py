@@ -13,7 +13,7 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
-from ...storage import QueryTimeout, StorageError
+from ...storage import QueryTimeout, QueryTooLarge, StorageError
 from ..errors import ApiError
 
 ANSWERS: dict[int | str, dict[str, Any]] = {
@@ -41,6 +41,8 @@ def told(error: Exception) -> tuple[HTTPStatus, str] | None:
             return HTTPStatus.BAD_REQUEST, f"unable to parse param '{first['loc'][-1]}': {reason}"
         case QueryTimeout():
             return HTTPStatus.GATEWAY_TIMEOUT, str(error)
+        case QueryTooLarge():
+            return HTTPStatus.UNPROCESSABLE_ENTITY, str(error)
         case StorageError():
             return HTTPStatus.SERVICE_UNAVAILABLE, str(error)
     return None

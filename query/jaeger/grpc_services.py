@@ -226,6 +226,8 @@ def _search(request: Any) -> TraceSearch:
     first, end = _instant(query, "start_time_min"), _instant(query, "start_time_max")
     if is_v3 and (first is None or end is None):
         raise InvalidParameter("start_time_min and start_time_max are required", parameter="start_time_min")
+    if first is not None and end is not None and first > end:
+        raise InvalidParameter("start_time_min must be before start_time_max", parameter="start_time_min")
     attributes = query.attributes if is_v3 else {pair.key: _text(pair.value) for pair in query.attributes}
     return TraceSearch(
         first=first or 0,

@@ -99,7 +99,7 @@ async def get_latencies(asker: Ask, wanted: MetricsQuery) -> Response:
 @v1.get("/metrics/minstep", summary="Jaeger: the smallest step of the metrics")
 async def get_min_step() -> Response:
     """In milliseconds."""
-    return json_response(envelope(1, total=1))
+    return json_response(envelope(1))
 
 
 def _traces_found(reader: Reader, search: TraceSearch) -> bytes:
@@ -109,7 +109,7 @@ def _traces_found(reader: Reader, search: TraceSearch) -> bytes:
 def _traces_by_id(reader: Reader, run_ids: Sequence[UUID]) -> bytes:
     runs = traces_by_id(reader, run_ids)
     missing = {run_id_text(run_id) for run_id in run_ids} - {run["id"] for run in runs}
-    errors = [{"code": 404, "msg": "trace not found", "traceID": trace_id_text(run_id)} for run_id in sorted(missing)]
+    errors = [{"msg": "trace not found", "traceID": trace_id_text(run_id)} for run_id in sorted(missing)]
     return _answer(traces_json(reader, runs), errors or None)
 
 

@@ -82,6 +82,8 @@ class SearchWanted(_Parameters):
         """What to look for. Raises InvalidParameter."""
         last = min((self.end + 1) * _US - 1, _INT64_MAX) if self.end is not None else time.time_ns()
         first = min(self.start * _US, _INT64_MAX) if self.start is not None else max(0, last - self._lookback())
+        if self.start is not None and first > last:
+            raise InvalidParameter("invalid parameter: start time must be before end time", parameter="start")
         return TraceSearch(
             first=first,
             last=last,

@@ -17,8 +17,9 @@ from typing import Any
 import orjson
 from sqlalchemy import JSON, ColumnElement, Text, and_, cast, false, func, literal, not_, or_, select, tuple_
 
-from ...storage import Reader, may_have_attribute, texts_of
+from ...storage import Reader, may_be_history, may_have_attribute, texts_of
 from ..events import EVENTS, LINKS, LOGS, RESOURCES, SCOPES, among_events
+from ..histories import value_apart
 from .services import kind_number
 
 _STATUS_CODES = {"UNSET": 0, "OK": 1, "ERROR": 2}
@@ -43,7 +44,9 @@ def matches_tag(searched: Searched, key: str, text: str) -> ColumnElement[bool]:
     """Does an event, one of those that are searched, have the tag?"""
     shown_as_tag = _SHOWN_AS_TAGS.get(key)
     condition = shown_as_tag(text, searched) if shown_as_tag else None
-    return _among_attributes(searched, key, text) if condition is None else condition
+    if condition is not None and key == "error":  # which says of every span that it has failed or not
+        return condition
+    return or_(false() if condition is None else condition, _among_attributes(searched, key, text))
 
 
 def _among_attributes(searched: Searched, key: str, text: str) -> ColumnElement[bool]:
@@ -64,10 +67,13 @@ def _among_attributes(searched: Searched, key: str, text: str) -> ColumnElement[
 
 def _event_has(searched: Searched, key: str, text: str) -> ColumnElement[bool]:
     has = _has(EVENTS.c.attributes, key, text)
+    in_time = EVENTS.c.started_at_unix_nano.between(searched.first, searched.last)
     may_have = may_have_attribute(searched.reader, key, _texts(text))
-    if may_have is None:
+    if may_have is not None:
+        has = among_events(in_time, may_have, has)
+    if not may_be_history(key):
         return has
-    return among_events(EVENTS.c.started_at_unix_nano.between(searched.first, searched.last), may_have, has)
+    return or_(has, among_events(in_time, EVENTS.c.history_id.is_not(None), _is(value_apart(key), text)))
 
 
 def _has_part(searched: Searched, table: Any, condition: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -78,7 +84,10 @@ def _has_part(searched: Searched, table: Any, condition: ColumnElement[bool]) ->
 
 
 def _has(attributes: ColumnElement[Any], key: str, text: str) -> ColumnElement[bool]:
-    value = func.variant_extract(attributes, literal(key, Text))
+    return _is(func.variant_extract(attributes, literal(key, Text)), text)
+
+
+def _is(value: ColumnElement[Any], text: str) -> ColumnElement[bool]:
     has: ColumnElement[bool] = value.in_([literal(form) for form in _forms(text)])
     if text[:1] in _LISTS_AND_MAPS:
         has = or_(has, cast(cast(value, JSON), Text) == _compact(text))
