@@ -6,6 +6,7 @@ Both ask the same application, one over HTTP, the other within the process, so t
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -13,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from .client import Client
+from .client import Client, ClientError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,7 +65,12 @@ class Connection:
         """The figures of one run; without one, those of any events: `filter`, `since`, `until`, `group_by`, `every` and
         so on are the parameters of /api/statistics."""
         if run_id is not None:
-            return self._get(f"/api/runs/{self._client.run_id(run_id)}/statistics", **asked)
+            if asked:
+                message = (
+                    "the figures of one run take nothing else; leave it out, and name it in a `filter`: run_id = …"
+                )
+                raise ClientError(message)
+            return self._get(f"/api/runs/{self._client.run_id(run_id)}/statistics")
         return self._get("/api/statistics", **asked)
 
     def search(self, filter: str = "", *, since: str | None = None, until: str | None = None) -> Rows:  # noqa: A002
@@ -75,8 +81,11 @@ class Connection:
     def sql(
         self, query: str, parameters: Sequence[object] | Mapping[str, object] = (), *, limit: int | None = None
     ) -> SqlResult:
-        """What one SELECT answers: parameters for `?` by a list, for `$name` by a dict."""
+        """What one SELECT answers: parameters for `?` by a list, for `$name` by a dict. Warns where there are more rows
+        than the server gives and no `limit` asked for fewer."""
         content, is_truncated = self._client.sql(query, ARROW, limit, parameters)
+        if is_truncated and limit is None:
+            warnings.warn("there are more rows than are answered at once; `is_truncated` says so", stacklevel=2)
         return SqlResult(content, is_truncated=is_truncated)
 
     def close(self) -> None:

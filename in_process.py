@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 from pathlib import Path
+from threading import Thread
 
 import httpx
-from anyio.from_thread import start_blocking_portal
 from prometheus_client import CollectorRegistry
 
 from .client import ClientError
@@ -14,8 +16,8 @@ from .storage import StorageError, Store
 
 
 class InProcess(httpx.BaseTransport):
-    """Answers requests by the application over the file at `path`, which is open until `close`. Raises ClientError
-    where there is none, or it cannot be opened."""
+    """Answers requests by the application over the file at `path`, which is open until `close`, or until the process
+    ends. Raises ClientError where there is none, or it cannot be opened."""
 
     def __init__(self, path: str | Path) -> None:
         file = Path(path).expanduser()
@@ -26,15 +28,23 @@ class InProcess(httpx.BaseTransport):
         except StorageError as error:
             raise ClientError(str(error)) from error
         self._application = httpx.ASGITransport(build_app(self._store, registry=CollectorRegistry()))
-        self._starting = start_blocking_portal()
-        self._portal = self._starting.__enter__()
+        self._loop = asyncio.new_event_loop()
+        # Nobody waits for a daemon when a script ends that has not closed what it opened.
+        self._thread = Thread(target=self._loop.run_forever, name="clew-in-process", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        return self._portal.call(self._answer, request)
+        return asyncio.run_coroutine_threadsafe(self._answer(request), self._loop).result()
 
     def close(self) -> None:
-        self._starting.__exit__(None, None, None)
-        self._store.close()
+        """May be called again."""
+        atexit.unregister(self.close)
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+            self._store.close()
 
     async def _answer(self, request: httpx.Request) -> httpx.Response:
         answer = await self._application.handle_async_request(request)

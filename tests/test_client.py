@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -159,6 +160,31 @@ def test_a_file_that_is_open_here_is_refused(file: Path) -> None:
     """It is not somebody else who has to be looked for."""
     with clew.open(file), pytest.raises(clew.ClientError, match="open in this process already"):
         clew.open(file)
+
+
+@pytest.mark.parametrize("ends_by", ["", "1 / 0"], ids=["its end", "an error"])
+def test_a_script_ends_that_closes_nothing(file: Path, ends_by: str) -> None:
+    """And the file is closed in order: nothing is left beside it."""
+    script = f"import clew; print(clew.open({str(file)!r}).run({RUN!r})['id']); {ends_by}"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.stdout, ended.returncode) == (f"{RUN}\n", 1 if ends_by else 0)
+    assert [path.name for path in file.parent.iterdir() if path.name.startswith(file.name)] == [file.name]
+
+
+def test_one_run_takes_no_other_words(faces: tuple[Connection, Connection]) -> None:
+    """They would be passed over."""
+    for asked in faces:
+        with pytest.raises(clew.ClientError, match="name it in a `filter`"):
+            asked.statistics(RUN, group_by="agent")
+
+
+def test_rows_left_out_are_told(faces: tuple[Connection, Connection]) -> None:
+    """Unless fewer were asked for."""
+    for asked in faces:
+        with pytest.warns(UserWarning, match="more rows than are answered at once"):
+            assert len(asked.sql("FROM range(10001)").df()) == 10_000
+        with warnings.catch_warnings(action="error"):
+            assert len(asked.sql("FROM range(10001)", limit=10).df()) == 10
 
 
 def test_a_closed_connection_says_so(file: Path) -> None:

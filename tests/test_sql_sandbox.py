@@ -227,6 +227,11 @@ VARIABLES = {
     "FROM arrow_scan(140000000, 1, 1)": NOT_IN_FROM,
     "FROM seq_scan(1)": NOT_IN_FROM,
 }
+DOUBLING = (
+    "WITH a0 AS (FROM sessions), "
+    + ", ".join(f"a{number + 1} AS (SELECT *, * FROM a{number})" for number in range(16))
+    + " FROM a16"
+)
 EXHAUSTING = {
     "SELECT repeat('x', 1000000000)": UNBOUNDED,
     "SELECT 'x'.repeat(1000000000)": UNBOUNDED,
@@ -244,6 +249,16 @@ EXHAUSTING = {
     "SELECT aggregate([1], 'reservoir_' || 'quantile', 0.5, 40000000)": "named in plain text",
     "SELECT array_aggregate([1], name) FROM spans": "named in plain text",
     "SELECT levenshtein(name, name) FROM spans": "cannot be stopped",
+    "SELECT '[1]'::JSON::VARIANT": "nothing is cast to VARIANT",
+    "SELECT CAST([name] AS Variant[]) FROM spans": "nothing is cast to VARIANT",
+    "SELECT {{'a': 1}}::STRUCT(a VARIANT)": "nothing is cast to VARIANT",
+    "SELECT json_structure(name) FROM spans": "nested deeply",
+    "SELECT json_contains(name, name) FROM spans": "nested deeply",
+    "SELECT a" + ".a" * 20_000: "has 50 parts at most",
+    DOUBLING: "more than 10,000 columns",
+    f"SELECT * FROM spans WHERE name IN ({DOUBLING})": "more than 10,000 columns",
+    f"FROM range((SELECT count(*) FROM ({DOUBLING})))": "more than 10,000 columns",
+    "SELECT 1 UNION ALL FROM " + "(SELECT *, *, * FROM " * 12 + "spans" + ")" * 12: "more than 10,000 columns",
     "SELECT sleep_ms(100000)": ONLY_VALUES,
     "SELECT pg_sleep(100)": ONLY_VALUES,
     "SELECT main.pg_sleep(100)": ONLY_VALUES,
