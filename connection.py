@@ -66,10 +66,7 @@ class Connection:
         so on are the parameters of /api/statistics."""
         if run_id is not None:
             if asked:
-                message = (
-                    "the figures of one run take nothing else; leave it out, and name it in a `filter`: run_id = …"
-                )
-                raise ClientError(message)
+                raise ClientError("the figures of one run take nothing else; name it in `filter` instead: run_id = …")
             return self._get(f"/api/runs/{self._client.run_id(run_id)}/statistics")
         return self._get("/api/statistics", **asked)
 

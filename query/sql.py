@@ -96,9 +96,11 @@ def _is_json(kind: str) -> bool:
 
 
 def _parsed(written: str) -> Any:
+    """The text, where it is no JSON or nested deeper than is written."""
     try:
-        return json.loads(written, parse_int=_exact_integer, parse_float=_exact_float, parse_constant=str)
-    except (ValueError, RecursionError):
+        value = json.loads(written, parse_int=_exact_integer, parse_float=_exact_float, parse_constant=str)
+        return orjson.Fragment(orjson.dumps(value))
+    except (ValueError, RecursionError, orjson.JSONEncodeError):
         return written
 
 

@@ -174,7 +174,7 @@ def test_a_script_ends_that_closes_nothing(file: Path, ends_by: str) -> None:
 def test_one_run_takes_no_other_words(faces: tuple[Connection, Connection]) -> None:
     """They would be passed over."""
     for asked in faces:
-        with pytest.raises(clew.ClientError, match="name it in a `filter`"):
+        with pytest.raises(clew.ClientError, match="name it in `filter` instead"):
             asked.statistics(RUN, group_by="agent")
 
 

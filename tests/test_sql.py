@@ -65,6 +65,15 @@ VALUES = {
 }
 
 
+@pytest.mark.parametrize("depth", [10, 200, 255, 600, 2_000])
+def test_deep_json_is_json_or_text(api_client: httpx.Client, depth: int) -> None:
+    """However deep it is, it is answered."""
+    deep = "[" * depth + "]" * depth
+    response = api_client.post("/api/sql", json={"query": "SELECT ?::JSON", "parameters": [deep]})
+    assert response.status_code == 200, response.text
+    assert response.json()["rows"] == [[json.loads(deep) if depth < 250 else deep]]
+
+
 def _select(written: str) -> str:
     return f"SELECT {written.replace('{RUN}', RUN)} AS v"
 
