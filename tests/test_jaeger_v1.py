@@ -416,6 +416,7 @@ def test_metrics_of_services(server: JaegerServer, services: Any) -> None:
         ("/api/traces?limit=0", 400, "limit"),
         ("/api/traces?limit=1501", 400, "limit"),
         ("/api/traces?start=soon", 400, "start"),
+        ("/api/traces?service=shop&start=5&end=4", 400, "start time must be before"),
         ("/api/operations", 400, "'service' is required"),
         ("/api/operations?service=shop&spanKind=odd", 400, "span kind"),
         ("/api/metrics/calls", 400, "service"),

@@ -16,6 +16,7 @@ from sqlalchemy import text
 from clew.query.figures import HISTOGRAM_BOUNDS_NS, figures
 from clew.query.figures_answers import Figures
 from clew.query.figures_parameters import FiguresWanted, parse_group_by
+from clew.query.filter import fields_of, parse
 from clew.storage import Store, usage
 
 from .conftest import ApiReader, Rows
@@ -281,6 +282,14 @@ def test_runs_are_looked_at_some_at_a_time(
     for name, most in (("EVENTS_AT_ONCE", 1), ("LONE_RUN_EVENTS", 0)):
         monkeypatch.setattr(usage, name, most)
         assert asked(api_reader, group_by="agent,model", every="1d") == together
+
+
+@pytest.mark.parametrize("written", ["back\\\\k", 'quote\\"k', "a,b", " k ", "", "ключ"])
+def test_keys_are_read_as_filters_read_them(written: str) -> None:
+    """With their escapes."""
+    [group] = parse_group_by(f'attributes[ "{written}" ]')
+    filtered = parse(f'attributes["{written}"] exists')
+    assert [group.column] == list(fields_of(filtered))
 
 
 def test_names_in_keys_may_hold_commas() -> None:

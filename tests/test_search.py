@@ -327,3 +327,18 @@ def test_the_manuals_examples_find_something(demo_server: Any, text: str) -> Non
 def test_the_manuals_tests_can_be_read(demo_server: Any, text: str) -> None:
     """Each test of the table is a filter."""
     assert httpx.get(f"{demo_server.http_url}{SEARCH}", params={"filter": text}).status_code == 200
+
+
+def test_spans_are_found_by_the_id_that_was_sent(store: Store) -> None:
+    """All that share it; an event's own id is of one."""
+    built = ExportTraceServiceRequest()
+    spans = built.resource_spans.add().scope_spans.add().spans
+    for kind in (2, 3):
+        spans.add(trace_id=bytes(15) + b"1", span_id=b"shared-1", kind=kind, start_time_unix_nano=kind)
+    store.write_spans(read_requests([built.SerializeToString()]).batch)
+    found = {}
+    with store.read() as reader:
+        for name in ("span_id", "id"):
+            wanted = SearchWanted.model_validate({"filter": f"{name} = {b'shared-1'.hex()}"})
+            found[name] = len(json.loads(search_events(reader, wanted))["events"])
+    assert found == {"span_id": 2, "id": 1}
