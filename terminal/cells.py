@@ -33,6 +33,8 @@ ICONS = {
 OTHER_ICON = ("○", "white")
 STATUS_MARKS = {"completed": ("✓", "green"), "failed": ("✗", "red"), "running": ("…", "yellow")}
 OTHER_MARK = ("·", "white")
+# They make one sign of several, as emoji and some scripts do.
+_JOINERS = "\u200c\u200d"
 # unit, its nanoseconds, how many of it belong to the next unit, digits after the point
 DURATION_UNITS = (("ns", 1, 1_000, 0), ("µs", 1_000, 1_000, 0), ("ms", 10**6, 1_000, 0), ("s", 10**9, 60, 1))
 
@@ -44,7 +46,8 @@ def console(file: TextIO | None = None) -> Console:
 
 
 def print_rows(to: Console, rows: Sequence[Sequence[Text]], aligns: str, flexible: int) -> None:
-    """Columns as wide as their cells; when that is too wide, the flexible one gives way."""
+    """Columns as wide as their cells; when that is too wide, the flexible one gives way, and then the end of the line,
+    marked as cut."""
     widths = [max(cell.cell_len for cell in column) for column in zip(*rows, strict=True)]
     others = sum(width + 2 for index, width in enumerate(widths) if width and index != flexible)
     widths[flexible] = min(widths[flexible], max(to.width - others, FLEXIBLE_CELLS_MIN))
@@ -52,6 +55,8 @@ def print_rows(to: Console, rows: Sequence[Sequence[Text]], aligns: str, flexibl
         shown = [_aligned(*cell) for cell in zip(row, widths, aligns, strict=True) if cell[1]]
         line = Text("  ").join(shown)
         line.rstrip()
+        # A number that is cut without a sign reads as another number.
+        line.truncate(to.width, overflow="ellipsis")
         to.print(line, no_wrap=True, overflow="crop", crop=True)
 
 
@@ -66,7 +71,7 @@ def text_cell(value: object, style: str = "") -> Text:
 
 
 def printable(text: str) -> str:
-    return "".join(sign if sign.isprintable() else "�" for sign in text)
+    return "".join(sign if sign.isprintable() or sign in _JOINERS else "�" for sign in text)
 
 
 def header_cells(titles: Iterable[str]) -> list[Text]:

@@ -154,3 +154,18 @@ def test_durations_have_the_unit_that_suits_them(duration_ns: int, text: str) ->
 def test_costs_are_dollars(cost_usd: float | str | None, text: str) -> None:
     """To a hundredth of a cent; what is not known is blank, what is not a number is said."""
     assert terminal.cost_text(cost_usd) == text
+
+
+def test_what_is_cut_off_says_so() -> None:
+    """In a terminal that is too narrow for the numbers of a line."""
+    event = _event(0, "n" * 400, input_tokens=1_234_567, output_tokens=98_765, cost_usd=1.25)
+    [whole], [cut] = (_drawn(_tree(event), width=width) for width in (80, 34))
+    assert "$1.2500" in whole
+    assert cut.endswith("…")
+    assert len(cut) == 34
+
+
+def test_signs_of_several_stay_together() -> None:
+    """Joined emoji are one; what could move the cursor is not shown."""
+    [line] = _drawn(_tree(_event(0, "👩\u200d👩\u200d👧 \x1b[2J")))
+    assert "👩\u200d👩\u200d👧 �[2J" in line
