@@ -35,7 +35,7 @@ class Effort:
     most, unless they all started at the same instant."""
 
     seconds_max: float = 5.0
-    window_events: int = 200_000
+    window_events: int = 500_000
 
 
 EFFORT = Effort()
