@@ -41,6 +41,8 @@ class InProcess(httpx.BaseTransport):
         """May be called again."""
         atexit.unregister(self.close)
         if self._thread.is_alive():
+            # Whoever asks on another thread gets an answer first.
+            asyncio.run_coroutine_threadsafe(_others_end(), self._loop).result()
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
@@ -49,3 +51,8 @@ class InProcess(httpx.BaseTransport):
     async def _answer(self, request: httpx.Request) -> httpx.Response:
         answer = await self._application.handle_async_request(request)
         return httpx.Response(answer.status_code, headers=answer.headers, content=await answer.aread())
+
+
+async def _others_end() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    await asyncio.gather(*others, return_exceptions=True)

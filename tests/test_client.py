@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import pytest
 import clew
 from clew import connection
 from clew.connection import Connection
+from clew.in_process import InProcess
 from clew.storage import Store
 
 RUN = "0000000000000000000000000000000a"
@@ -160,6 +163,23 @@ def test_a_file_that_is_open_here_is_refused(file: Path) -> None:
     """It is not somebody else who has to be looked for."""
     with clew.open(file), pytest.raises(clew.ClientError, match="open in this process already"):
         clew.open(file)
+
+
+def test_what_is_under_way_is_answered_before_a_file_is_closed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked on another thread."""
+    begun, answer = threading.Event(), InProcess._answer
+
+    async def answered(self: InProcess, request: httpx.Request) -> httpx.Response:
+        begun.set()
+        return await answer(self, request)
+
+    monkeypatch.setattr(InProcess, "_answer", answered)
+    opened = clew.open(file)
+    with ThreadPoolExecutor(1) as thread:
+        asked = thread.submit(opened.sql, "SELECT count(*) FROM range(300000000) WHERE hash(range) % 7 = 3")
+        assert begun.wait(60)
+        opened.close()
+        assert asked.result(timeout=60).arrow().num_rows == 1
 
 
 @pytest.mark.parametrize("ends_by", ["", "1 / 0"], ids=["its end", "an error"])
