@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from sqlalchemy import ColumnElement, Text, case, cast, func, literal
+from sqlalchemy import ColumnElement, Text, cast, func, literal
 
 from ..storage import ExecutionEvent, Histories, Reader, Variant, run_id_text
 from .errors import AnswerTooLarge
@@ -37,8 +37,7 @@ def whole_attributes(reader: Reader, rows: pa.Table) -> pa.Table:
 def value_apart(key: str) -> ColumnElement[Any]:
     """The event's attribute of this key as a VARIANT, where it is stored apart; else NULL."""
     pointer = "/" + key.replace("~", "~0").replace("/", "~1")
-    value = cast(func.json_extract(func.history_text(_HISTORY_ID), literal(pointer, Text)), Variant)
-    return case((_HISTORY_ID.is_not(None), value))
+    return cast(func.json_extract(func.history_text(_HISTORY_ID), literal(pointer, Text)), Variant)
 
 
 def _must_fit(length: int) -> None:

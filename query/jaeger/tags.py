@@ -3,7 +3,7 @@
 A tag matches a span where the key has that value among the attributes of the span, its resource, its scope, one of its
 events or one of its links. The value is given as text, and whatever Jaeger writes as that text has it: a number, true
 and false, a list as JSON, bytes in base64. Some keys are no attributes in OTLP, but Jaeger shows them as tags; they are
-found as such.
+found as such, too.
 """
 
 from __future__ import annotations
