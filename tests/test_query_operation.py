@@ -6,6 +6,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -21,9 +22,11 @@ from sqlalchemy import text
 
 from clew.collector.http_server import otlp_routes
 from clew.collector.intake import Intake
+from clew.collector.projection import read_requests
 from clew.query import answers, events, tree_answer
 from clew.query.app import build_app
 from clew.storage import Store
+from clew.storage.engine import native
 
 ORIGIN = "https://page.example"
 SLOW, BROKEN, BLOCKED, PLAIN = (UUID(int=number) for number in range(1, 5))
@@ -176,6 +179,30 @@ def test_who_asks_is_noticed(api_client: httpx.Client, store: Store) -> None:
     assert store.audience.away_s == inf
     assert api_client.post("/api/sql", json={"query": "SELECT 1"}).is_success
     assert store.audience.away_s < inf
+
+
+def test_what_there_is_no_memory_for_is_refused(api_client: httpx.Client, store: Store) -> None:
+    """With 422 and what to do, by Jaeger's API in Jaeger's shape; where there is memory, it is answered."""
+    built, run_id = ExportTraceServiceRequest(), UUID(int=9)
+    spans = built.resource_spans.add().scope_spans.add().spans
+    for number in range(1, 9):
+        span = spans.add(trace_id=run_id.bytes, span_id=number.to_bytes(8, "big"), name="large")
+        span.start_time_unix_nano = 10**18 + number
+        span.attributes.add(key="text").value.string_value = f"{number}" * 4_000_000
+    store.write_spans(read_requests([built.SerializeToString()]).batch)
+    _limit_memory(store, "40MB")
+    refused = api_client.get(f"/api/runs/{run_id}/events")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (422, "answer_too_large")
+    assert "smaller limit" in refused.json()["error"]["message"]
+    [by_jaeger] = api_client.get(f"/api/traces/{run_id.hex}").json()["errors"]
+    assert (by_jaeger["code"], by_jaeger["msg"]) == (422, refused.json()["error"]["message"])
+    _limit_memory(store, "1GB")
+    assert len(api_client.get(f"/api/runs/{run_id}/events").raise_for_status().json()["events"]) == 8
+
+
+def _limit_memory(store: Store, limit: str) -> None:
+    with closing(store.engine.raw_connection()) as connection:
+        native(connection).execute(f"SET GLOBAL memory_limit = '{limit}'")
 
 
 def test_metrics_are_prometheus_text(api: Api) -> None:

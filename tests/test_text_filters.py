@@ -16,7 +16,15 @@ from clew.query.figures_parameters import FiguresWanted
 from clew.query.jaeger.search import TraceSearch, find_traces
 from clew.query.search import search_events, search_runs
 from clew.query.search_parameters import SearchWanted
-from clew.storage import DatabaseSession, ExecutionEvent, Store, Upkeep, attribute_places, may_have_attribute
+from clew.storage import (
+    DatabaseSession,
+    ExecutionEvent,
+    Store,
+    Upkeep,
+    attribute_places,
+    may_have_attribute,
+    text_filters,
+)
 from clew.storage.bloom import TEXT_BYTES_MAX
 from clew.storage.compacting import KEYS_MAX, PORTION_ROWS
 from clew.storage.text_filters import VALUES_AT_ONCE
@@ -223,6 +231,15 @@ def test_every_key_of_many_is_noted(store: Store) -> None:
     for number in (0, keys_at_once - 1, keys_at_once, 2 * keys_at_once):
         assert _portions(store, f"key {number}", f"text {number}") == [0]
         assert _portions(store, f"key {number}", f"text {number + 1}") == []
+
+
+def test_many_events_that_arrived_at_once_are_read_by_few_keys(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Down to one; what is noted is the same."""
+    store.compacts_arrivals = True
+    _write(store, 0, {})
+    monkeypatch.setattr(text_filters, "VALUES_AT_ONCE", 1)
+    assert store.note_texts() == 1
+    assert [_portions(store, key, "word 0") for key in ("word", "own", "number")] == [[0], [], []]
 
 
 def test_a_portion_without_events_is_noted(store: Store) -> None:
