@@ -27,7 +27,6 @@ from sqlalchemy import (
     and_,
     case,
     cast,
-    false,
     func,
     literal,
     literal_column,
@@ -56,6 +55,7 @@ _JOINS: Mapping[Owner, tuple[Any, Any]] = {
     Owner.RESOURCE: (RESOURCES, EVENTS.c.resource_id),
     Owner.SCOPE: (SCOPES, EVENTS.c.scope_id),
 }
+_IS_OUTDATED = not_(USAGE_IS_CURRENT)
 _REPORTS = or_(*(EVENTS.c[name].is_not(None) for name in USAGE))
 
 Key = tuple[Any, ...]
@@ -240,17 +240,29 @@ def _value_json(field: GroupField, value: Any) -> Any:
 def _usage(reader: Reader, wanted: FiguresWanted, condition: ColumnElement[bool]) -> dict[Key, Row]:
     """What each group used: as it is written down where it still holds, worked out for the other runs."""
     sums: dict[Key, Row] = {}
-    rows = list(reader.rows(_written_down(wanted, condition)))
-    for some in whole_runs(_runs_to_work_out(reader, condition)):
-        rows += reader.rows(_worked_out(wanted, condition, some))
+    outdated = _outdated(reader)
+    rows = list(reader.rows(_written_down(wanted, condition, of_all=outdated is None)))
+    if outdated is not None:
+        for some in whole_runs(_runs_to_work_out(reader, and_(outdated, condition))):
+            rows += reader.rows(_worked_out(wanted, condition, some))
     for row in rows:
         _add(sums.setdefault(_key(wanted, row), {}), row)
     return {key: used for key, used in sums.items() if used["usage_events"] or used["superseded_events"]}
 
 
-def _written_down(wanted: FiguresWanted, condition: ColumnElement[bool]) -> Select[Any]:
-    outdated = select(RUNS.c.id).where(RUNS.c.usage_revision != RUNS.c.revision)
-    holds = and_(EVENTS.c.usage_counts.is_not(None), EVENTS.c.run_id.not_in(outdated))
+def _outdated(reader: Reader) -> ColumnElement[bool] | None:
+    """Of events: may it be of a run of which nothing that holds is written down? None where there is no such run."""
+    first, last = func.min(RUNS.c.started_at_unix_nano), func.max(RUNS.c.last_started_at_unix_nano)
+    [bounds] = reader.rows(select(first.label("first"), last.label("last")).where(_IS_OUTDATED))
+    return None if bounds["last"] is None else EVENTS.c.started_at_unix_nano.between(*bounds.values())
+
+
+def _written_down(wanted: FiguresWanted, condition: ColumnElement[bool], *, of_all: bool) -> Select[Any]:
+    """Of all runs, or of those for which it holds: to tell, all ids of runs have to be read."""
+    holds = EVENTS.c.usage_counts.is_not(None)
+    if not of_all:
+        outdated = select(RUNS.c.id).where(RUNS.c.usage_revision != RUNS.c.revision)
+        holds = and_(holds, EVENTS.c.run_id.not_in(outdated))
     return _sums(
         wanted, _from(wanted, EVENTS), and_(holds, condition), EVENTS.c.usage_counts, EVENTS.c.usage_agent_name
     )
@@ -280,12 +292,8 @@ def _sums(wanted: FiguresWanted, events: Any, condition: ColumnElement[bool], co
 def _runs_to_work_out(reader: Reader, condition: ColumnElement[bool]) -> pa.Table:
     """The runs (RUN_COLUMNS, by start) of which nothing that holds is written down, and that have an event that is
     meant and reports usage."""
-    outdated = not_(USAGE_IS_CURRENT)
-    first, last = func.min(RUNS.c.started_at_unix_nano), func.max(RUNS.c.last_started_at_unix_nano)
-    [bounds] = reader.rows(select(first.label("first"), last.label("last")).where(outdated))
-    in_time = EVENTS.c.started_at_unix_nano.between(*bounds.values()) if bounds["last"] is not None else false()
-    reporting = select(EVENTS.c.run_id).where(in_time, condition, _REPORTS)
-    runs = select(*RUN_COLUMNS).where(outdated, RUNS.c.id.in_(reporting))
+    reporting = select(EVENTS.c.run_id).where(condition, _REPORTS)
+    runs = select(*RUN_COLUMNS).where(_IS_OUTDATED, RUNS.c.id.in_(reporting))
     return reader.arrow(runs.order_by(RUNS.c.started_at_unix_nano))
 
 

@@ -104,7 +104,7 @@ class SqlDesk:
         return form.encode(answer), answer.truncated
 
 
-def desk_of(request: Request) -> SqlDesk:
+async def desk_of(request: Request) -> SqlDesk:
     """The application's own."""
     desk: SqlDesk = request.app.state.sql_desk
     return desk

@@ -34,6 +34,8 @@ SETTINGS: dict[str, Any] = {
     # Of new files. A row group of so few rows fills little of a block with one column: with larger blocks, whoever
     # reads one column has most of the others in memory too.
     "default_block_size": 64 << 10,
+    # Blocks are kept apart from the heap, where those that are let go of leave holes that nothing else fits into.
+    "block_allocator_memory": "1GB",
     "max_vacuum_tasks": 2,
     # Attributes are taken apart into typed columns by `compacting` only.
     "variant_minimum_shredding_size": -1,
@@ -59,10 +61,17 @@ def database_path(url: str) -> Path:
 
 
 def open_engine(path: Path) -> Engine:
-    """An engine on the DuckDB file at `path`, created when missing. `engine.dispose()` and `close_file` end it.
+    """An engine on the DuckDB file at `path`, created when missing. `engine.dispose()` ends it.
 
     Raises DatabaseLocked when another process holds the file, StorageError when it cannot be opened.
     """
+    engine, _ = open_engines(path)
+    return engine
+
+
+def open_engines(path: Path) -> tuple[Engine, Engine]:
+    """As `open_engine`, and another on the same file whose transactions are read-only: the engine itself refuses what
+    writes. It ends with the first."""
     owner = duckdb.connect(":memory:", config=SETTINGS)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,16 +82,32 @@ def open_engine(path: Path) -> Engine:
         owner.close()
         raise _not_opened(path, error) from error
 
+    engine = _pooled(owner, duckdb_engine.ConnectionWrapper)
+    # Its cursors are closed with it.
+    event.listen(engine, "engine_disposed", lambda _engine: owner.close())
+    return engine, _pooled(owner, _ReadOnly)
+
+
+class _ReadOnly(duckdb_engine.ConnectionWrapper):
+    """A connection that SQLAlchemy has begin its transactions."""
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        super().__init__(cursor)
+        self._cursor = cursor
+
+    def begin(self) -> None:
+        self._cursor.execute("BEGIN TRANSACTION READ ONLY")
+
+
+def _pooled(owner: duckdb.DuckDBPyConnection, wrapped: type[duckdb_engine.ConnectionWrapper]) -> Engine:
     def connect() -> duckdb_engine.ConnectionWrapper:
         cursor = owner.cursor()
         cursor.execute(f"USE {CATALOG}")
-        return duckdb_engine.ConnectionWrapper(cursor)
+        return wrapped(cursor)
 
-    engine = create_engine(
+    return create_engine(
         "duckdb://", creator=connect, poolclass=QueuePool, pool_size=16, max_overflow=16, pool_timeout=30
     )
-    event.listen(engine, "engine_disposed", lambda _engine: owner.close())
-    return engine
 
 
 def native(connection: Connection | PoolProxiedConnection) -> duckdb.DuckDBPyConnection:

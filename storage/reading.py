@@ -97,7 +97,8 @@ class Audience:
 
 
 class Reads:
-    """The read transactions of an engine, each read-only and bounded in time. Those under way can be ended."""
+    """Read transactions of an engine, the read-only one of `open_engines`, each bounded in time. Those under way can be
+    ended."""
 
     def __init__(self, engine: Engine, damage: Damage) -> None:
         self._engine = engine
@@ -129,17 +130,14 @@ class Reads:
 
     @contextmanager
     def _begun(self, connection: Connection, limit: _Limit) -> Iterator[Reader]:
-        connection.exec_driver_sql("ROLLBACK")
-        connection.exec_driver_sql("BEGIN TRANSACTION READ ONLY")
+        """It ends as the connection is given back, when nobody can interrupt that any more."""
+        connection.begin()
         reader = Reader(connection)
         self._watch.begin(reader, limit)
         try:
             yield reader
         finally:
-            try:
-                connection.rollback()
-            finally:
-                self._watch.over(reader)
+            self._watch.over(reader)
 
 
 class _Limit(NamedTuple):

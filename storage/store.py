@@ -15,7 +15,7 @@ from .commits import Commits
 from .compacting import UNCOMPACTED
 from .counting import count_portion
 from .damage import Damage
-from .engine import database_path, open_engine
+from .engine import database_path, open_engines
 from .errors import CLOSING
 from .hashed import HashedBatch, PreparedHashed, prepare_hashed
 from .preparing import PreparedBatch, prepare
@@ -33,12 +33,12 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.url = f"duckdb:///{path}"
-        self.engine = open_engine(path)
+        self.engine, reading = open_engines(path)
         try:
             migrate.prepare(self.engine, str(path))
             self.damage = Damage()
             self._writer = Writer(self.engine, self.damage)
-            self._reads = Reads(self.engine, self.damage)
+            self._reads = Reads(reading, self.damage)
             self.audience = Audience()
         except BaseException:
             self.engine.dispose()
