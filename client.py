@@ -113,6 +113,8 @@ class Client:
         """The id of the one run whose id starts with `prefix`; of the latest run where it is None."""
         if prefix is None:
             return self._latest()
+        if not isinstance(prefix, str):
+            raise ClientError(f"a run is named by text, its id or the start of it, not by {prefix!r}")
         digits = prefix.replace("-", "").lower()
         if not digits or len(digits) > RUN_ID_DIGITS or digits.strip("0123456789abcdef"):
             raise ClientError(f"{prefix!r} is not a run id or the start of one: hex digits, at most {RUN_ID_DIGITS}")

@@ -12,18 +12,18 @@ from prometheus_client import CollectorRegistry
 
 from .client import ClientError
 from .query.app import build_app
-from .storage import StorageError, Store
+from .storage import StorageError, Store, database_path
 
 
 class InProcess(httpx.BaseTransport):
-    """Answers requests by the application over the file at `path`, which is open until `close`, or until the process
-    ends. Raises ClientError where there is none, or it cannot be opened."""
+    """Answers requests by the application over the file at `path`, or `duckdb:///path`. It is open until `close`, or
+    until the process ends. Raises ClientError where there is none, or it cannot be opened."""
 
     def __init__(self, path: str | Path) -> None:
-        file = Path(path).expanduser()
-        if not file.is_file():
-            raise ClientError(f"there is no file {file}")
         try:
+            file = database_path(str(path))
+            if not file.is_file():
+                raise ClientError(f"there is no file {file}")
             self._store = Store.open(str(file))
         except StorageError as error:
             raise ClientError(str(error)) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import re
 import socket
 import sys
 import threading
@@ -37,6 +38,8 @@ GRACE_S = 5.0
 ANSWERS_S = 2.0
 # EX_SOFTWARE of sysexits.h: whoever keeps it running may start it again.
 EXIT_DAMAGED = 70
+# RFC 6454, section 6.2: a scheme, a host, a port, and nothing behind it; `null` is what pages without one say.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+|null|\*")
 
 
 class CannotServe(Exception):
@@ -62,6 +65,7 @@ def serving(settings: Settings, on_end: Callable[[], None], receiver: Receiver |
     """
     with ExitStack() as parts:
         receiver = parts.enter_context(closing(receiver or Receiver()))
+        _check_addresses(settings)
         targets = _targets(settings)
         store = parts.enter_context(closing(Store.open(settings.database)))
         store.damage.on_notice = end_at_once
@@ -104,6 +108,15 @@ def end_at_once(reason: str) -> None:
     print(f"clew: the engine failed: {reason}", file=sys.stderr)
     print("clew: ended at once; all that was acknowledged is stored. Start clew again", file=sys.stderr, flush=True)
     os._exit(EXIT_DAMAGED)
+
+
+def _check_addresses(settings: Settings) -> None:
+    if settings.grpc_port == settings.http_port != 0:
+        message = f"--grpc-port and --http-port are both {settings.http_port}; choose two, or 0 for a free one"
+        raise CannotServe(message)
+    for origin in settings.cors_origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise CannotServe(f"--cors-origin: {origin!r} is no origin; write it as http://localhost:3000, or *")
 
 
 def _targets(settings: Settings) -> list[Target]:

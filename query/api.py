@@ -30,7 +30,7 @@ otlp = APIRouter(prefix="/api/runs", tags=["runs"], responses=ERRORS)
 
 
 async def asker_of(request: Request) -> Asker:
-    """The application's own. Asynchronous, as all dependencies are: others take turns on threads, 0.4 ms each."""
+    """The application's own. Asynchronous, as all dependencies are: others go to a thread, which takes 0.4 ms."""
     return request.app.state.asker
 
 

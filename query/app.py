@@ -26,7 +26,7 @@ from .figures_api import figures
 from .jaeger import jaeger_v1, jaeger_v3
 from .live_api import Streams, live
 from .mcp_api import mcp_route
-from .parameters import each_once
+from .parameters import each_once, none_unknown
 from .provenance_api import provenance
 from .search_api import search
 from .sql_api import SqlDesk, sql
@@ -72,9 +72,9 @@ def build_app(  # noqa: PLR0913 the parts that meet here
     if exports is not None:
         app.state.export_states = exports
         own.append(exports_router)
-    for router in (*own, operation):
-        app.include_router(router, dependencies=[Depends(each_once)])
-    for router in of_jaeger:
+    for router in own:
+        app.include_router(router, dependencies=[Depends(each_once), Depends(none_unknown)])
+    for router in (operation, *of_jaeger):
         app.include_router(router)
     routes = [*routes, mcp_route(app)]
     app.router.routes.extend(routes)

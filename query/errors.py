@@ -42,6 +42,11 @@ class InvalidParameter(ApiError):
     code = "invalid_parameter"
 
 
+def unknown_parameter(name: str) -> InvalidParameter:
+    """What to raise for a parameter that an address does not take."""
+    return InvalidParameter(f"there is no parameter {name!r} here; see /docs", parameter=name)
+
+
 class NotFound(ApiError):
     """Nothing there under that address."""
 
@@ -93,11 +98,11 @@ def _own(_: Request, error: Any) -> Response:
     return _shape(error.status, error.code, str(error), error.parameter, headers)
 
 
-def _invalid_parameter(_: Request, error: Any) -> Response:
+def _invalid_parameter(request: Request, error: Any) -> Response:
     first = error.errors()[0]
     parameter = _parameter_of(first["loc"])
     if first["type"] == "extra_forbidden":
-        return _shape(400, "invalid_parameter", f"there is no parameter {parameter!r} here; see /docs", parameter)
+        return _own(request, unknown_parameter(parameter))
     cause = first.get("ctx", {}).get("error")
     position = getattr(cause, "position", None)
     return _shape(400, "invalid_parameter", f"{parameter}: {cause or first['msg']}", parameter, position=position)
@@ -132,4 +137,6 @@ def _storage(_: Request, error: Any) -> Response:
 
 
 def _unforeseen(_: Request, error: Any) -> Response:
-    return _shape(500, "internal", f"a fault in clew ({type(error).__name__}); the server's log has the details")
+    message = f"a fault in clew ({type(error).__name__}); the server's log has the details"
+    # The framework closes the connection then: whoever reuses it is told.
+    return _shape(500, "internal", message, headers={"Connection": "close"})

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult, InputRequiredResult, ToolAnnotations
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from .. import __version__
 
@@ -48,7 +48,8 @@ def mcp_server(app: FastAPI) -> MCPServer[Any]:
 
 
 class _Server(MCPServer[Any]):
-    """Refuses arguments that a tool does not take: an answer that leaves them out would look like one to them."""
+    """Refuses arguments that a tool does not take, since an answer that leaves them out would look like one to them; of
+    others it tells in a line what is wrong."""
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
@@ -57,7 +58,18 @@ class _Server(MCPServer[Any]):
             taken = tool.input_schema.get("properties", {})
             if tool.name == name and (unknown := [said for said in arguments if said not in taken]):
                 raise ToolError(f"{name} takes no {unknown[0]!r}; it takes {', '.join(taken) or 'nothing'}")
-        return await super().call_tool(name, arguments, context)
+        try:
+            return await super().call_tool(name, arguments, context)
+        except ToolError as error:
+            if isinstance(error.__cause__, ValidationError):
+                raise ToolError(_mistake(name, error.__cause__)) from error
+            raise
+
+
+def _mistake(name: str, error: ValidationError) -> str:
+    """What is wrong with the arguments of the tool, the first of it."""
+    first = error.errors()[0]
+    return f"{name}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 class Tools:

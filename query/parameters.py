@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from ..storage.conventions import RUN_STATUSES
 from ..storage.ids import event_id_text, parse_event_id, parse_run_id, run_id_text
-from .errors import InvalidParameter
+from .errors import InvalidParameter, unknown_parameter
 
 # All others may be given once.
 GIVEN_OFTEN = frozenset({"run", "change"})
@@ -323,6 +323,13 @@ class FileEventsWanted(PageWanted):
         PAGE_ROWS_DEFAULT
     )
     cursor: _HexCursor | None = _CURSOR
+
+
+async def none_unknown(request: Request) -> None:
+    """Raises InvalidParameter for a parameter where the address takes none; where it takes some, its model refuses
+    others."""
+    if request.query_params and not request.scope["route"].dependant.query_params:
+        raise unknown_parameter(next(iter(request.query_params)))
 
 
 async def each_once(request: Request) -> None:

@@ -3,6 +3,7 @@ from .batch import AttributeColumns, EventParts, Origins, SpanBatch, ValueType, 
 from .conventions import USAGE
 from .counting import USAGE_IS_CURRENT
 from .database import DatabaseSession, close_database, get_db_session, init_database
+from .engine import database_path
 from .errors import (
     AlreadyStored,
     DatabaseLocked,
@@ -141,6 +142,7 @@ __all__ = [
     "WriteOutcome",
     "close_database",
     "column_sentence",
+    "database_path",
     "event_id_text",
     "get_db_session",
     "histories_that_say",

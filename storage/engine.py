@@ -76,7 +76,7 @@ def open_engines(path: Path) -> tuple[Engine, Engine]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         quoted = str(path).replace("'", "''")
-        owner.execute(f"ATTACH '{quoted}' AS {CATALOG} (ROW_GROUP_SIZE {ROW_GROUP_ROWS})")
+        owner.execute(f"ATTACH '{quoted}' AS {CATALOG} (TYPE duckdb, ROW_GROUP_SIZE {ROW_GROUP_ROWS})")
         owner.execute(f"SET temp_directory = '{quoted}.tmp'")
     except (duckdb.Error, OSError) as error:
         owner.close()

@@ -215,11 +215,26 @@ def test_a_taken_port_is_named(option: str, other: str, clew: Callable[..., Any]
     _assert_told(refused, f"port {port} on 127.0.0.1 is taken", f"{option} 0")
 
 
-def test_a_file_that_is_no_database_is_refused(clew: Callable[..., Any], tmp_path: Path) -> None:
+def test_one_port_for_both_is_refused(clew: Callable[..., Any], tmp_path: Path) -> None:
+    """Nothing else listens there, so nobody is sent to look for it."""
+    refused = clew("serve", "--db", str(tmp_path / "x.duckdb"), "--grpc-port", "4999", "--http-port", "4999")
+    _assert_told(refused, "--grpc-port and --http-port are both 4999")
+
+
+@pytest.mark.parametrize("origin", ["a.example", "http://a.example/", "http://a.example/page"])
+def test_what_is_no_origin_is_refused(origin: str, clew: Callable[..., Any], tmp_path: Path) -> None:
+    """No browser would ever name it so, and pages that should be let in would not be."""
+    refused = clew("serve", "--db", str(tmp_path / "x.duckdb"), "--cors-origin", origin)
+    _assert_told(refused, "--cors-origin", repr(origin), "http://localhost:3000")
+
+
+@pytest.mark.parametrize("content", [b"not a database", b"SQLite format 3\0" + bytes(84)], ids=["text", "SQLite"])
+def test_a_file_that_is_no_database_is_refused(content: bytes, clew: Callable[..., Any], tmp_path: Path) -> None:
     """The file is named and left as it is."""
-    (tmp_path / "notes.txt").write_text("not a database")
-    _assert_told(clew("serve", "--db", str(tmp_path / "notes.txt")), "notes.txt")
-    assert (tmp_path / "notes.txt").read_text() == "not a database"
+    file = tmp_path / "notes.txt"
+    file.write_bytes(content)
+    _assert_told(clew("serve", "--db", str(file)), "notes.txt", "not a valid DuckDB database file")
+    assert file.read_bytes() == content
 
 
 def test_another_database_is_refused(clew: Callable[..., Any]) -> None:

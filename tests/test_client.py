@@ -153,6 +153,20 @@ def test_a_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_is_named_as_servers_are_told_it(file: Path) -> None:
+    """Also by a database's URL; other databases are refused."""
+    with clew.open(f"duckdb:///{file}") as opened:
+        assert opened.run(RUN)["id"] == RUN
+    with pytest.raises(clew.ClientError, match="sqlite is not supported"):
+        clew.open("sqlite:///some.db")
+
+
+def test_a_run_is_named_by_text(file: Path) -> None:
+    """Anything else is told, and what to give instead."""
+    with clew.open(file) as opened, pytest.raises(clew.ClientError, match="a run is named by text"):
+        opened.tree(5)  # type: ignore[arg-type]
+
+
 def test_a_file_that_a_server_holds_is_refused(server: Any) -> None:
     """With the process to blame; the server is the one to ask."""
     with pytest.raises(clew.ClientError, match=f"in use by process {server.process.pid}"):

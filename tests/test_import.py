@@ -364,6 +364,10 @@ BAD = {
     "a message too long": (b"\x10\0\0\0" + _message(1)[4:], "message 1 (byte 0) has 256.0 MiB; 64.0 MiB is the most"),
     "a trace cut short": (json.dumps({"data": [_trace(1)]}).encode()[:-5], "cut short: it ends within trace 1"),
     "Parquet cut short": (b"PAR1" + bytes(100), "not a whole Parquet file"),
+    "an error of Jaeger's": (
+        b'{"data":null,"errors":[{"code":404,"msg":"trace not found"}]}',
+        'Jaeger answered with an error, not with traces: {"code":404,"msg":"trace not found"}',
+    ),
     "a trace that is none": (b'{"data":[{"spans":[{}]}]}', "trace 1 (byte 9): not a trace as Jaeger writes it"),
 }
 

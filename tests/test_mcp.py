@@ -104,6 +104,8 @@ def test_answers_are_short(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         ("sql", {"query": "DROP TABLE sessions"}, "SELECT"),
         ("statistics", {"run": RUN}, "statistics takes no 'run'; it takes run_id, filter"),
         ("schema", {"table": "spans"}, "schema takes no 'table'; it takes nothing"),
+        ("search", {"limit": 0}, "search: limit: Input should be greater than or equal to 1"),
+        ("tree", {}, "tree: run_id: Field required"),
     ],
 )
 def test_mistakes_are_said_to_the_agent(url: str, tool: str, arguments: dict[str, object], message: str) -> None:
@@ -111,6 +113,7 @@ def test_mistakes_are_said_to_the_agent(url: str, tool: str, arguments: dict[str
     answer = _asked(url, tool, **arguments)
     assert answer.is_error
     assert message in answer.content[0].text
+    assert "\n" not in answer.content[0].text
 
 
 @pytest.mark.parametrize(

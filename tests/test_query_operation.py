@@ -115,6 +115,9 @@ RUN = "0" * 31 + "9"
         ("/api/runs?cursor=%00", 400, "invalid_parameter", "cursor"),
         ("/api/runs?id_prefix=xyz", 400, "invalid_parameter", "id_prefix"),
         ("/api/runs?sesion_id=a", 400, "invalid_parameter", "sesion_id"),
+        ("/api/runs?status=failed&status=running", 400, "invalid_parameter", "status"),
+        (f"/api/runs/{RUN}?limit=5", 400, "invalid_parameter", "limit"),
+        ("/api/sql/schema?table=spans", 400, "invalid_parameter", "table"),
         ("/nowhere", 404, "not_found", None),
     ],
 )
@@ -125,6 +128,19 @@ def test_errors_have_one_shape(api: Api, path: str, status: int, code: str, para
     assert (answered, error["code"], error["parameter"]) == (status, code, parameter)
     assert error["message"]
     assert "secret" not in error["message"]
+
+
+def test_a_connection_that_ends_with_a_fault_says_so(api: Api) -> None:
+    """So that a client opens another, instead of losing its next question on this one."""
+    response = api.client.get(f"/api/runs/{BROKEN}/otlp")
+    assert (response.status_code, response.headers["connection"]) == (500, "close")
+    assert api.client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+def test_who_watches_the_server_may_say_more(api: Api, path: str) -> None:
+    """Load balancers and scrapers add parameters of their own; they are answered all the same."""
+    assert api.client.get(path, params={"now": "1"}).status_code == 200
 
 
 def test_method_that_is_not_taken(api: Api) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, cast
 
 import orjson
@@ -50,10 +51,12 @@ def begins(head: bytes) -> bool:
 
 
 def frames(file: Input) -> Iterator[Frame]:
-    """The traces. Raises BadInput for one that is too long or cut short."""
+    """The traces. Raises BadInput for one that is too long or cut short, and where there are errors instead."""
     cutter = _Cutter()
     number = 0
+    beginning = b""
     while chunk := file.stream.read(_CHUNK_BYTES):
+        beginning = beginning or chunk
         for offset, trace in cutter.traces(chunk):
             number += 1
             yield Frame(number, f"trace {number:,} (byte {offset:,})", trace)
@@ -62,6 +65,14 @@ def frames(file: Input) -> Iterator[Frame]:
             raise BadInput(f"trace {number + 1:,} is longer than {sized(cutter.held)}: {most}")
     if not cutter.is_complete:
         raise BadInput(f"the file is cut short: it ends within trace {number + 1:,}")
+    if not number and (errors := _errors(beginning)):
+        raise BadInput(f"Jaeger answered with an error, not with traces: {orjson.dumps(errors[0]).decode()}")
+
+
+def _errors(answer: bytes) -> list[Any]:
+    with suppress(orjson.JSONDecodeError):
+        return list(orjson.loads(answer).get("errors") or ())
+    return []
 
 
 class _Cutter:
