@@ -247,7 +247,7 @@ def _usage(reader: Reader, wanted: FiguresWanted, condition: ColumnElement[bool]
             rows += reader.rows(_worked_out(wanted, condition, some))
     for row in rows:
         _add(sums.setdefault(_key(wanted, row), {}), row)
-    return {key: used for key, used in sums.items() if used["usage_events"] or used["superseded_events"]}
+    return sums
 
 
 def _outdated(reader: Reader) -> ColumnElement[bool] | None:
@@ -281,12 +281,9 @@ def _sums(wanted: FiguresWanted, events: Any, condition: ColumnElement[bool], co
     told = (counts.label("counts"), *(EVENTS.c[name] for name in USAGE))
     event = select(*keys, *told).select_from(events).where(condition).subquery("event")
     group = [column for column in event.c if column.name.startswith("key_")]
-    return select(
-        *group,
-        func.count().filter(event.c.counts).label("usage_events"),
-        func.count().filter(~event.c.counts).label("superseded_events"),
-        *(func.sum(event.c[name]).filter(event.c.counts).label(name) for name in USAGE),
-    ).group_by(*group)
+    # Grouped by whether it counts, since a FILTER for each sum takes the engine a fifth longer.
+    sums = (func.sum(event.c[name]).label(name) for name in USAGE)
+    return select(*group, event.c.counts, func.count().label("events"), *sums).group_by(*group, event.c.counts)
 
 
 def _runs_to_work_out(reader: Reader, condition: ColumnElement[bool]) -> pa.Table:
@@ -302,6 +299,8 @@ def _agents_among(fields: Sequence[GroupField]) -> Iterator[int]:
 
 
 def _add(sums: Row, row: RowMapping) -> None:
-    for name in ("usage_events", "superseded_events", *USAGE):
+    events = "usage_events" if row["counts"] else "superseded_events"
+    sums[events] = sums.get(events, 0) + row["events"]
+    for name in USAGE if row["counts"] else ():
         given = [value for value in (sums.get(name), row[name]) if value is not None]
         sums[name] = sum(given) if given else None
