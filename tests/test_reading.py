@@ -1,4 +1,4 @@
-"""Reads that are ended, by the store that is closed or by their limit."""
+"""What a read sees and may do, and how it is ended: by the store that is closed or by its limit."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert, select, text
+from sqlalchemy.exc import DBAPIError
 
-from clew.storage import QueryTimeout, QueryTooLarge, Selecting, SqlLimits, Store
+from clew.storage import QueryTimeout, QueryTooLarge, Selecting, Session, SqlLimits, Store
 from clew.storage.engine import native
 
 SQL_WITHOUT_END = "SELECT count(*) FROM range(1000000000000) WHERE range % 7 = 3"
@@ -59,6 +60,26 @@ def test_a_read_for_which_there_is_no_memory_says_so(store: Store) -> None:
         reader.rows(text("SELECT list(range) FROM range(10000000)"))
     with store.read() as reader:
         assert len(reader.rows(text("SELECT 1 AS one"))) == 1
+
+
+def test_a_read_cannot_write(store: Store) -> None:
+    """The engine itself refuses it, and the next read is answered."""
+    with pytest.raises(DBAPIError, match="read-only"), store.read() as reader:
+        reader.rows(text("INSERT INTO sessions (id) VALUES ('s') RETURNING id"))
+    with store.read() as reader:
+        assert len(reader.rows(text("SELECT 1 AS one"))) == 1
+
+
+def test_every_statement_of_a_read_sees_the_same(store: Store) -> None:
+    """What is committed in between, the next read sees."""
+    sessions = select(Session.id)
+    with store.read() as reader:
+        before = reader.rows(sessions)
+        with store.engine.begin() as connection:
+            connection.execute(insert(Session).values(id="committed meanwhile"))
+        assert reader.rows(sessions) == before
+    with store.read() as reader:
+        assert len(reader.rows(sessions)) == len(before) + 1
 
 
 def test_reads_may_begin_after_others_were_ended(store: Store) -> None:
