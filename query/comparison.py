@@ -106,10 +106,19 @@ def _side(reader: Reader, run: RowMapping) -> _Side:
 
 
 def _digests(reader: Reader, rows: pa.Table) -> pa.Array:
-    """The engine's, except for attributes that are not all in their column: histories, and what JSON cannot say."""
+    """The engine's, except for attributes that are not all in their column: histories, and what JSON cannot say. Those
+    come in any order, the engine's in one."""
     digests, apart = _flat(rows["digest"]), _flat(rows["attributes"]).is_valid()
-    redone = [md5(text.encode(), usedforsecurity=False).hexdigest() for text in _exact(reader, rows.filter(apart))]
-    return pc.replace_with_mask(digests, apart, pa.array(redone, digests.type))
+    of_column = rows.filter(apart)
+    texts = zip(_flat(of_column["attributes"]).to_pylist(), _exact(reader, of_column), strict=True)
+    redone = [exact if exact == stored else _ordered(orjson.loads(exact)) for stored, exact in texts]
+    hashed = [md5(text.encode(), usedforsecurity=False).hexdigest() for text in redone]
+    return pc.replace_with_mask(digests, apart, pa.array(hashed, digests.type))
+
+
+def _ordered(value: Any) -> str:
+    """JSON that is alike for values that differ in the order of keys alone."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def _exact(reader: Reader, rows: pa.Table) -> list[str]:
@@ -206,7 +215,7 @@ def _side_json(row: Row) -> Row:
 def _differing(a: Row | None, b: Row | None) -> list[Row]:
     """The attributes that differ, by key."""
     of_a, of_b = (orjson.loads(row["attributes"]) if row else {} for row in (a, b))
-    texts = [{key: orjson.dumps(value).decode() for key, value in side.items()} for side in (of_a, of_b)]
+    texts = [{key: _ordered(value) for key, value in side.items()} for side in (of_a, of_b)]
     keys = sorted(key for key in of_a.keys() | of_b.keys() if texts[0].get(key) != texts[1].get(key))
     return [{"key": key} | _cut(texts[0].get(key), texts[1].get(key)) for key in keys]
 

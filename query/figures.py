@@ -70,11 +70,12 @@ def figures(reader: Reader, wanted: FiguresWanted) -> Row:
     groups = {_key(wanted, row): _figures_json(row) for row in rows}
     told = rows[0]["group_count"] if rows else 0
     if wanted.usage:
-        _add_usage(groups, _usage(reader, wanted, condition), may_add=told <= wanted.limit)
+        added = _add_usage(groups, _usage(reader, wanted, condition), wanted, may_add=told <= wanted.limit)
+        told += added
     in_order = sorted(groups, key=lambda key: _place(wanted, key, groups[key]))
     return {
         "events": int(rows[0]["all_events"]) if rows else 0,
-        "groups": [_group_json(wanted, key, groups[key]) for key in in_order],
+        "groups": [_group_json(wanted, key, groups[key]) for key in in_order[: wanted.limit]],
         "groups_left_out": max(0, told - wanted.limit),
     }
 
@@ -200,12 +201,15 @@ def _histogram_json(counts: Mapping[int, int] | None) -> list[Row]:
     ]
 
 
-def _add_usage(groups: dict[Key, Row], used: Mapping[Key, Row], *, may_add: bool) -> None:
-    """To each group what it used; groups that used something and have no events are added where they may be."""
-    for key in used if may_add else ():
-        groups.setdefault(key, _figures_json(_NO_EVENTS))
+def _add_usage(groups: dict[Key, Row], used: Mapping[Key, Row], wanted: FiguresWanted, *, may_add: bool) -> int:
+    """To each group what it used; groups that used something and have no events are added where they may be. Returns
+    how many."""
+    nothing = _NO_EVENTS | ({"histogram": None} if wanted.histogram else {})
+    added = [key for key in used if key not in groups] if may_add else []
+    groups.update((key, _figures_json(nothing)) for key in added)
     for key, group in groups.items():
         group["usage"] = _usage_json(used.get(key, {}))
+    return len(added)
 
 
 _NO_EVENTS: Any = dict.fromkeys(("total_ns", "min_ns", "max_ns", "percentiles")) | dict.fromkeys(

@@ -183,6 +183,8 @@ def _unquoted_value(text: str) -> Value:
     if _DURATION.fullmatch(text):
         raise ValueError(f"attributes have no unit: write a number, or {text!r} in quotes for the text")
     number = _number(text)
+    if number is None and _NUMBER.fullmatch(text):
+        raise ValueError(f"no attribute is as large a number; write {text[:80]!r} in quotes for the text")
     return text if number is None else number
 
 

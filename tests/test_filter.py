@@ -424,6 +424,7 @@ def test_what_the_language_says(store: Store, rows: Rows, text: str, found: list
         ("run_id > 1", 9, "32 hex digits"),
         ('attributes["x"] > true', 16, "has no order"),
         ('attributes["x"] > 250ms', 18, "no unit"),
+        ('attributes["x"] > -1e400', 18, "as large a number"),
         ("name =~ '('", 8, "missing )"),
         ("name =~ '(?<a>x)'", 8, "not a regular expression (RE2): invalid perl operator: (?<"),
         ("duration > 250 ms", 15, "without a space"),

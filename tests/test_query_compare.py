@@ -8,7 +8,9 @@ from typing import Any
 import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
+from clew.collector.projection import read_requests
 from clew.query.figures_answers import Comparison
 
 from .conftest import ApiReader, Rows
@@ -174,3 +176,25 @@ def test_attributes_are_compared_however_they_are_kept(server: Any) -> None:
     by_session = [(f"step {number}", ["session.id"]) for number in (1, 2, 3, 4)]
     assert changed(A, B) == [*by_session, ("step 5", [messages, "session.id"])]
     assert changed(B, "c3" * 16) == [("step 2", [messages]), ("step 3", [messages])]
+
+
+def test_the_order_of_attributes_is_no_difference(api_client: httpx.Client, rows: Rows) -> None:
+    """However they are kept: in their column, apart as histories, or beside it since JSON cannot say one of them."""
+    long = {"string_value": "cats and dogs, " * 200}
+    kept = (
+        {"a": {"int_value": 1}, "b": {"int_value": 2}},
+        {"gen_ai.input.messages": long, "gen_ai.output.messages": long},
+        {"a": {"int_value": 1}, "b": {"bytes_value": b"\0"}},
+    )
+    request = ExportTraceServiceRequest()
+    spans = request.resource_spans.add().scope_spans.add().spans
+    for run_id, in_order in ((A, list), (B, reversed)):
+        for number, attributes in enumerate(kept, start=1):
+            span = spans.add(trace_id=bytes.fromhex(run_id), span_id=number.to_bytes(8), name=f"step {number}")
+            span.start_time_unix_nano = span.end_time_unix_nano = Rows.START
+            for key, value in in_order(list(attributes.items())):
+                span.attributes.add(key=key, value=AnyValue(**value))
+    rows.store.write_spans(read_requests([request.SerializeToString()]).batch)
+
+    told = api_client.get(f"/api/runs/compare?a={A}&b={B}").json()
+    assert (told["counts"]["unchanged"], told["changes"]) == (3, [])

@@ -260,6 +260,21 @@ def test_more_groups_than_the_limit_are_counted(two_runs: Rows, api_reader: ApiR
     assert (told["groups_left_out"], told["events"]) == (2, 4)
 
 
+def test_a_group_that_only_used_something_is_one_of_the_limit(rows: Rows, api_reader: ApiReader) -> None:
+    """It is told like any other, or counted among those left out."""
+    run_id = rows.run(RUN)
+    rows.event(run_id, 1, name="turn", event_type="agent_call", agent_name="planner")
+    rows.event(run_id, 2, 1, name="chat", input_tokens=7)
+    used = {"filter": "name = chat", "group_by": "agent", "histogram": True}
+    with_events, without = asked(api_reader, **used)["groups"]
+    assert (with_events["group"], with_events["usage"]["input_tokens"]) == ({"agent": None}, 0)
+    assert (without["group"], without["usage"]["input_tokens"], without["histogram"]) == ({"agent": "planner"}, 7, [])
+
+    told = asked(api_reader, **used, limit=1)
+    assert [group["group"] for group in told["groups"]] == [{"agent": None}]
+    assert told["groups_left_out"] == 1
+
+
 def test_groups_that_only_used_something_are_in_order_too(rows: Rows, api_reader: ApiReader) -> None:
     """After those of their time that have events, by name: the same answer has the same order."""
     hour, agents = 3_600 * 10**9, sorted(f"agent {number}" for number in range(40))
