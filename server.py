@@ -101,6 +101,16 @@ def serving(settings: Settings, on_end: Callable[[], None], receiver: Receiver |
         )
         if receiver.lost:
             raise CannotServe(receiver.lost)
+    if app.state.sql_desk.is_answering:
+        _leave_behind()
+
+
+def _leave_behind() -> None:
+    """Ends the process, which would wait for a query that cannot be stopped: all else is in order."""
+    print("clew: left a query behind that could not be stopped; all that was acknowledged is stored", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def end_at_once(reason: str) -> None:

@@ -79,6 +79,11 @@ class SqlDesk:
             return await to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._threads)
         raise QueryTimeout(f"stopped waiting after {self._limits.seconds_max:g} s; narrow the query")
 
+    @property
+    def is_answering(self) -> bool:
+        """Whether the engine is at a query; after `end`, at one that it cannot be stopped at."""
+        return self._selecting.is_answering
+
     def end(self) -> None:
         """Stops the queries under way and those to come. Any thread may."""
         self._selecting.end(GRACE_S)

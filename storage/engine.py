@@ -83,9 +83,14 @@ def open_engines(path: Path) -> tuple[Engine, Engine]:
         raise _not_opened(path, error) from error
 
     engine = _pooled(owner, duckdb_engine.ConnectionWrapper)
-    # Its cursors are closed with it.
-    event.listen(engine, "engine_disposed", lambda _engine: owner.close())
+    event.listen(engine, "engine_disposed", lambda _engine: _close(owner))
     return engine, _pooled(owner, _ReadOnly)
+
+
+def _close(owner: duckdb.DuckDBPyConnection) -> None:
+    """With all its cursors; where one is at something that cannot be stopped, the file stays open as long as that."""
+    with suppress(duckdb.ResourceInUseException):
+        owner.close()
 
 
 class _ReadOnly(duckdb_engine.ConnectionWrapper):

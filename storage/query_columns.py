@@ -51,6 +51,8 @@ def _counted(part: _Part, widths: _Widths) -> int:
         case "RECURSIVE_CTE_NODE":
             first = _columns(part["left"], widths)
             return max(first, _columns(part["right"], {**widths, part["cte_name"].lower(): first}))
+        case "SET_OPERATION_NODE" if part["setop_type"] != "UNION_BY_NAME":
+            return max(_columns(inner, widths) for inner in _sources_in(part))
     return _COLUMNS_OF_A_TABLE + sum(_columns(inner, widths) for inner in _sources_in(part))
 
 

@@ -53,6 +53,7 @@ _REFUSED = {
     **dict.fromkeys(("levenshtein", "editdist3", "damerau_levenshtein"), _ENDLESS),
     **dict.fromkeys(("jaro_similarity", "jaro_winkler_similarity"), _ENDLESS),
     **dict.fromkeys(("json_contains", "json_structure", "json_group_structure"), _DEEP),
+    **dict.fromkeys(("json_transform", "json_transform_strict", "from_json", "from_json_strict"), _DEEP),
     **dict.fromkeys(("json_serialize_plan", "json_serialize_sql", "json_deserialize_sql"), "it reads SQL out of text"),
     **dict.fromkeys(("to_aggregate_state", "finalize", "combine", "combine_aggr", "invoke"), _INTERNAL),
     **dict.fromkeys(("variant_bytes_to_variant", "index_key", "cast_to_type", "create_sort_key"), _INTERNAL),

@@ -82,6 +82,11 @@ class Selecting:
             reader = found.limit(limits.rows_max + 1).project(wanted).to_arrow_reader(_BATCH_ROWS)
             return SqlAnswer(columns, *_cut(reader, limits))
 
+    @property
+    def is_answering(self) -> bool:
+        """Whether a query is under way."""
+        return self._under_way > 0
+
     def end(self, seconds_max: float) -> None:
         """Stops the queries under way and those to come, which raise QueryTimeout; returns when none is left, or the
         time is over."""
@@ -161,6 +166,8 @@ def _watched(
         raise (stopped or [QueryFailed("stopped")])[0] from error
     except (duckdb.OutOfMemoryException, MemoryError) as error:
         raise _too_large() from error
+    except RecursionError as error:
+        raise QueryFailed("the query has a type that is nested too deeply") from error
     except (duckdb.Error, UnicodeError, OverflowError) as error:
         raise QueryFailed(_in_lines_of(query, str(error).partition(_FOR_DEVELOPERS)[0])) from error
     finally:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +136,27 @@ def test_a_signal_at_any_line_of_the_wait_ends_it() -> None:
     )
     assert ended.returncode == 0, ended.stderr
     assert int(ended.stdout) >= 2, "the signal came at as many lines of it"
+
+
+def test_a_query_that_cannot_be_stopped_is_left_behind(server: Any) -> None:
+    """Told to stop, the server goes all the same, in order and with a word on it."""
+    without_end = {"query": "SELECT len(regexp_extract_all(?, 'a*b|a'))", "parameters": ["a" * 900_000]}
+
+    def ask() -> None:
+        with suppress(httpx.HTTPError):
+            httpx.post(f"{server.http_url}/api/sql", json=without_end, timeout=60)
+
+    process = psutil.Process(server.process.pid)
+    before = process.cpu_times().user
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(ask)
+        until = time.monotonic() + 30
+        while process.cpu_times().user < before + 1 and time.monotonic() < until:
+            time.sleep(0.1)
+        assert server.stop() == 0
+    assert "left a query behind that could not be stopped" in server.stderr
+    server.start()
+    assert httpx.get(f"{server.http_url}/api/runs").status_code == 200
 
 
 def test_stopping_keeps_what_was_answered_under_load(server: Any) -> None:

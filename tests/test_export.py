@@ -414,6 +414,19 @@ def test_a_file_is_compressed_as_its_name_ends(
         assert content.read().startswith(b'{"resourceSpans":[')
 
 
+def test_a_damaged_zst_file_is_told(server: Any, clew: Clew, tmp_path: Path) -> None:
+    """As a damaged .gz is: by a checksum, since what is damaged may still be JSON."""
+    _send(server, _traces(1, range(50)))
+    clew("export", "--all", "-o", "spans.jsonl.zst", "--url", server.http_url)
+    file = tmp_path / "spans.jsonl.zst"
+    content = bytearray(file.read_bytes())
+    content[-4] ^= 1  # the checksum itself: all else is whole
+    file.write_bytes(content)
+    told = clew("import", "spans.jsonl.zst", "--url", server.http_url)
+    assert told.returncode == 1
+    assert "not valid zstd" in told.stderr
+
+
 def test_a_file_is_exported_without_a_server(clew: Clew, tmp_path: Path) -> None:
     """--db opens a database that no server holds."""
     path = str(tmp_path / "clew.duckdb")

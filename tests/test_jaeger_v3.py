@@ -325,6 +325,8 @@ def test_dependencies_over_grpc(server: JaegerServer) -> None:
         ("GetTrace", {"trace_id": "77"}, grpc.StatusCode.NOT_FOUND),
         ("FindTraces", {}, grpc.StatusCode.INVALID_ARGUMENT),
         ("FindTraces", {"query": query(search_depth=1_501)}, grpc.StatusCode.INVALID_ARGUMENT),
+        ("FindTraces", {"query": query(search_depth=-1)}, grpc.StatusCode.INVALID_ARGUMENT),
+        ("FindTraces", {"query": query(duration_min={"seconds": -5})}, grpc.StatusCode.INVALID_ARGUMENT),
         ("FindTraces", {"query": query(start_time_max=moment(START - SECOND))}, grpc.StatusCode.INVALID_ARGUMENT),
         ("FindTraces", {"query": query(filter={"op": "eq"})}, grpc.StatusCode.INVALID_ARGUMENT),
         ("FindTraceSummaries", {"query": {"service_name": "shop"}}, grpc.StatusCode.INVALID_ARGUMENT),

@@ -254,6 +254,8 @@ EXHAUSTING = {
     "SELECT {{'a': 1}}::STRUCT(a VARIANT)": "nothing is cast to VARIANT",
     "SELECT json_structure(name) FROM spans": "nested deeply",
     "SELECT json_contains(name, name) FROM spans": "nested deeply",
+    "SELECT json_transform('[]', name) FROM spans": "nested deeply",
+    "SELECT from_json_strict('[]', chr(91) || '\"INT\"' || chr(93))": "nested deeply",
     "SELECT a" + ".a" * 20_000: "has 50 parts at most",
     DOUBLING: "more than 10,000 columns",
     f"SELECT * FROM spans WHERE name IN ({DOUBLING})": "more than 10,000 columns",
@@ -278,6 +280,13 @@ EXHAUSTING = {
     "SELECT '" + "x" * 70_000 + "'": "longer than 64 KiB",
 }
 ATTEMPTS = {**WRITES, **FILES, **SETTINGS, **VARIABLES, **EXHAUSTING}
+
+
+def test_sets_of_many_parts_have_the_columns_of_one(api: Api) -> None:
+    """However often they are put together."""
+    doubled = ", ".join(f"a{n} AS NOT MATERIALIZED (FROM a{n - 1} UNION ALL FROM a{n - 1})" for n in range(1, 11))
+    answer = api.ask(f"WITH a0 AS (SELECT 1 AS x), {doubled} SELECT count(*) FROM a10")
+    assert (answer.status_code, answer.json().get("rows")) == (200, [[1024]])
 
 
 @pytest.fixture(scope="module")

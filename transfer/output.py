@@ -162,6 +162,6 @@ class _Frames:
 
 _CODERS: dict[str, Callable[[], Any]] = {
     ".gz": lambda: _Frames(lambda: zlib.compressobj(wbits=31)),
-    ".zst": lambda: _Frames(lambda: zstandard.ZstdCompressor().compressobj()),
+    ".zst": lambda: _Frames(lambda: zstandard.ZstdCompressor(write_checksum=True).compressobj()),
 }
 CODING_SUFFIXES = tuple(_CODERS)

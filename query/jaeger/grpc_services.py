@@ -228,6 +228,9 @@ def _search(request: Any) -> TraceSearch:
         raise InvalidParameter("start_time_min and start_time_max are required", parameter="start_time_min")
     if first is not None and end is not None and first > end:
         raise InvalidParameter("start_time_min must be before start_time_max", parameter="start_time_min")
+    for name in ("duration_min", "duration_max"):
+        if getattr(query, name).ToNanoseconds() < 0:
+            raise InvalidParameter(f"{name} is negative; no span lasts so", parameter=name)
     attributes = query.attributes if is_v3 else {pair.key: _text(pair.value) for pair in query.attributes}
     return TraceSearch(
         first=first or 0,
@@ -238,7 +241,7 @@ def _search(request: Any) -> TraceSearch:
         tags=dict(attributes),
         duration_min_ns=query.duration_min.ToNanoseconds(),
         duration_max_ns=query.duration_max.ToNanoseconds(),
-        limit=query.search_depth if query.search_depth > 0 else TRACES_DEFAULT,
+        limit=query.search_depth or TRACES_DEFAULT,
     )
 
 

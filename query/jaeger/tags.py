@@ -8,6 +8,7 @@ found as such, too.
 
 from __future__ import annotations
 
+import math
 import re
 from base64 import b64decode
 from collections.abc import Callable
@@ -25,7 +26,8 @@ from .services import kind_number
 _STATUS_CODES = {"UNSET": 0, "OK": 1, "ERROR": 2}
 _WHOLE = re.compile(r"0|-?[1-9]\d{0,18}", re.ASCII)
 _NUMBER = re.compile(r"-?\d{1,400}(\.\d{1,400})?([eE][-+]?\d{1,3})?", re.ASCII)
-_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}", re.ASCII)
+_BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}", re.ASCII)
+_NO_NUMBERS_OF_JSON = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _LISTS_AND_MAPS = {"[", "{"}
 _INT64_END = 1 << 63
 _BOOLEANS = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}
@@ -102,6 +104,8 @@ def _forms(text: str) -> list[str | bool | int | float | bytes]:
         forms.append(text == "true")
     if _NUMBER.fullmatch(text):
         forms.append(float(text))
+    if text in _NO_NUMBERS_OF_JSON:
+        forms.append(_NO_NUMBERS_OF_JSON[text])
     if _WHOLE.fullmatch(text) and -_INT64_END <= int(text) < _INT64_END:
         forms.append(int(text))
     if _BASE64.fullmatch(text) and len(text) % 4 == 0:
