@@ -75,9 +75,10 @@ class SqlDesk:
             finally:
                 from_thread.run_sync(self._turns.release_on_behalf_of, turn)
 
-        with anyio.move_on_after(self._limits.seconds_max + GRACE_S):
+        waited_s_max = self._limits.seconds_max + GRACE_S
+        with anyio.move_on_after(waited_s_max):
             return await to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._threads)
-        raise QueryTimeout(f"stopped waiting after {self._limits.seconds_max:g} s; narrow the query")
+        raise QueryTimeout(f"stopped waiting after {waited_s_max:g} s, since the engine does not stop; narrow the query")
 
     @property
     def is_answering(self) -> bool:
