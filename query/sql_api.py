@@ -78,7 +78,7 @@ class SqlDesk:
         waited_s_max = self._limits.seconds_max + GRACE_S
         with anyio.move_on_after(waited_s_max):
             return await to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._threads)
-        raise QueryTimeout(f"stopped waiting after {waited_s_max:g} s, since the engine does not stop; narrow the query")
+        raise QueryTimeout(f"stopped waiting after {waited_s_max:g} s: the engine does not stop; narrow the query")
 
     @property
     def is_answering(self) -> bool:
