@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from .answers import Answer
 
 PARAMETERS_MAX = 1_000
+# The engine cannot be stopped within a value, and a pattern takes it six seconds over one of this size, four times as
+# long over two of them. It is what a query itself may have.
+PARAMETER_BYTES_MAX = 64 * 1024
+
+
+def _of_short_texts(given: Any) -> Any:
+    if any(len(text.encode(errors="replace")) > PARAMETER_BYTES_MAX for text in _texts_in(given)):
+        raise ValueError(f"a text is longer than {PARAMETER_BYTES_MAX // 1024} KiB; give several, in a list")
+    return given
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts_in(inner)
 
 
 class SqlQuestion(BaseModel):
@@ -20,6 +38,7 @@ class SqlQuestion(BaseModel):
     parameters: Annotated[
         list[Any] | dict[str, Any],
         Field(max_length=PARAMETERS_MAX, description="A list for `?` and `$1`, or an object for `$name`."),
+        AfterValidator(_of_short_texts),
     ] = Field(default_factory=list)
     limit: Annotated[int | None, Field(ge=1, description="At most so many rows; the server's own limit holds too.")] = (
         None

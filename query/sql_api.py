@@ -131,7 +131,8 @@ async def question_of(request: Request) -> SqlQuestion:
     except ValidationError as error:
         first = error.errors()[0]
         where = str(first["loc"][0]) if first["loc"] else "body"
-        raise InvalidParameter(f"{where}: {first['msg']}", parameter=where) from error
+        reason = first.get("ctx", {}).get("error", first["msg"])
+        raise InvalidParameter(f"{where}: {reason}", parameter=where) from error
 
 
 @sql.post(

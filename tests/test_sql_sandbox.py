@@ -282,6 +282,17 @@ EXHAUSTING = {
 ATTEMPTS = {**WRITES, **FILES, **SETTINGS, **VARIABLES, **EXHAUSTING}
 
 
+@pytest.mark.parametrize(
+    "parameters", [["x" * 70_000], {"a": ["é" * 40_000]}, [{"b": "x" * 70_000}]], ids=["list", "object", "within"]
+)
+def test_long_texts_are_no_parameters(api: Api, parameters: Any) -> None:
+    """The engine could search in them for longer than a query may take, and not be stopped."""
+    response = api.client.post("/api/sql", json={"query": "SELECT 1", "parameters": parameters})
+    assert response.status_code == 400
+    assert response.json()["error"]["parameter"] == "parameters"
+    assert response.json()["error"]["message"].startswith("parameters: a text is longer than 64 KiB")
+
+
 def test_sets_of_many_parts_have_the_columns_of_one(api: Api) -> None:
     """However often they are put together."""
     doubled = ", ".join(f"a{n} AS NOT MATERIALIZED (FROM a{n - 1} UNION ALL FROM a{n - 1})" for n in range(1, 11))
