@@ -107,9 +107,9 @@ def serving(settings: Settings, on_end: Callable[[], None], receiver: Receiver |
 
 def _leave_behind() -> None:
     """Ends the process, which would wait for a query that cannot be stopped: all else is in order."""
-    print("clew: left a query behind that could not be stopped; all that was acknowledged is stored", file=sys.stderr)
+    told = "clew: left a query behind that could not be stopped; all that was acknowledged is stored"
+    print(told, file=sys.stderr, flush=True)
     sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(0)
 
 

@@ -74,7 +74,8 @@ def build_app(  # noqa: PLR0913 the parts that meet here
         own.append(exports_router)
     for router in own:
         app.include_router(router, dependencies=[Depends(each_once), Depends(none_unknown)])
-    for router in (operation, *of_jaeger):
+    app.include_router(operation, dependencies=[Depends(each_once)])
+    for router in of_jaeger:
         app.include_router(router)
     routes = [*routes, mcp_route(app)]
     app.router.routes.extend(routes)

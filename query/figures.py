@@ -70,8 +70,8 @@ def figures(reader: Reader, wanted: FiguresWanted) -> Row:
     groups = {_key(wanted, row): _figures_json(row) for row in rows}
     told = rows[0]["group_count"] if rows else 0
     if wanted.usage:
-        added = _add_usage(groups, _usage(reader, wanted, condition), wanted, may_add=told <= wanted.limit)
-        told += added
+        _add_usage(groups, _usage(reader, wanted, condition), wanted, may_add=told <= wanted.limit)
+        told = max(told, len(groups))
     in_order = sorted(groups, key=lambda key: _place(wanted, key, groups[key]))
     return {
         "events": int(rows[0]["all_events"]) if rows else 0,
@@ -201,15 +201,13 @@ def _histogram_json(counts: Mapping[int, int] | None) -> list[Row]:
     ]
 
 
-def _add_usage(groups: dict[Key, Row], used: Mapping[Key, Row], wanted: FiguresWanted, *, may_add: bool) -> int:
-    """To each group what it used; groups that used something and have no events are added where they may be. Returns
-    how many."""
+def _add_usage(groups: dict[Key, Row], used: Mapping[Key, Row], wanted: FiguresWanted, *, may_add: bool) -> None:
+    """To each group what it used; groups that used something and have no events are added where they may be."""
     nothing = _NO_EVENTS | ({"histogram": None} if wanted.histogram else {})
-    added = [key for key in used if key not in groups] if may_add else []
-    groups.update((key, _figures_json(nothing)) for key in added)
+    for key in used if may_add else ():
+        groups.setdefault(key, _figures_json(nothing))
     for key, group in groups.items():
         group["usage"] = _usage_json(used.get(key, {}))
-    return len(added)
 
 
 _NO_EVENTS: Any = dict.fromkeys(("total_ns", "min_ns", "max_ns", "percentiles")) | dict.fromkeys(

@@ -166,8 +166,6 @@ def _watched(
         raise (stopped or [QueryFailed("stopped")])[0] from error
     except (duckdb.OutOfMemoryException, MemoryError) as error:
         raise _too_large() from error
-    except RecursionError as error:
-        raise QueryFailed("the query has a type that is nested too deeply") from error
     except (duckdb.Error, UnicodeError, OverflowError) as error:
         raise QueryFailed(_in_lines_of(query, str(error).partition(_FOR_DEVELOPERS)[0])) from error
     finally:

@@ -118,6 +118,7 @@ RUN = "0" * 31 + "9"
         ("/api/runs?status=failed&status=running", 400, "invalid_parameter", "status"),
         (f"/api/runs/{RUN}?limit=5", 400, "invalid_parameter", "limit"),
         ("/api/sql/schema?table=spans", 400, "invalid_parameter", "table"),
+        ("/healthz?now=1&now=2", 400, "invalid_parameter", "now"),
         ("/nowhere", 404, "not_found", None),
     ],
 )

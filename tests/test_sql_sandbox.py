@@ -283,7 +283,9 @@ ATTEMPTS = {**WRITES, **FILES, **SETTINGS, **VARIABLES, **EXHAUSTING}
 
 
 @pytest.mark.parametrize(
-    "parameters", [["x" * 70_000], {"a": ["é" * 40_000]}, [{"b": "x" * 70_000}]], ids=["list", "object", "within"]
+    "parameters",
+    [["x" * 70_000], {"a": ["é" * 40_000]}, [{"b": "x" * 70_000}], [{"k" * 70_000: 1}]],
+    ids=["list", "object", "within", "key"],
 )
 def test_long_texts_are_no_parameters(api: Api, parameters: Any) -> None:
     """The engine could search in them for longer than a query may take, and not be stopped."""

@@ -71,7 +71,8 @@ def frames(file: Input) -> Iterator[Frame]:
 
 def _errors(answer: bytes) -> list[Any]:
     with suppress(orjson.JSONDecodeError):
-        return list(orjson.loads(answer).get("errors") or ())
+        errors = orjson.loads(answer).get("errors")
+        return errors if isinstance(errors, list) else []
     return []
 
 
