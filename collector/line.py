@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copyreg
+import io
 import os
 import pickle
 import socket
@@ -23,9 +25,16 @@ class Line:
     it is there if that is a future; what they raise is raised there. They are called on the thread that is in `serve`,
     and must not keep it."""
 
-    def __init__(self, connection: Connection, answers: Mapping[str, Callable[..., Any]]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        answers: Mapping[str, Callable[..., Any]],
+        reductions: Mapping[type, Callable[[Any], Any]] | None = None,
+    ) -> None:
+        """`reductions`: how pickle says objects of these types, as in its `dispatch_table`."""
         self._connection = connection
         self._answers = answers
+        self._reductions = {**copyreg.dispatch_table, **(reductions or {})}
         self._waiting: dict[int, Future[Any]] = {}
         self._numbers = count()
         self._sending = threading.Lock()
@@ -107,9 +116,12 @@ class Line:
                 self._send(number, _ANSWER, (None, reason))
 
     def _send(self, number: int, name: str, arguments: tuple[Any, ...]) -> None:
-        message = pickle.dumps((number, name, arguments), protocol=5)
+        message = io.BytesIO()
+        pickler = pickle.Pickler(message, protocol=5)
+        pickler.dispatch_table = self._reductions
+        pickler.dump((number, name, arguments))
         with self._sending:
-            self._connection.send_bytes(message)
+            self._connection.send_bytes(message.getbuffer())
 
 
 _ANSWER = "answer"

@@ -8,9 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any
 
+import pyarrow as pa
 from prometheus_client import CollectorRegistry, Metric
 
 from ..storage import WriteOutcome
+from . import table_streams
 from .grpc_server import GrpcServer, otlp_services
 from .intake import Intake
 from .line import Line
@@ -26,6 +28,7 @@ class Receiving:
         self._line = Line(
             connection,
             {"listen": self._listen, "accept": self._accept, "metrics": self._metrics, "finish": self._finish},
+            {pa.Table: table_streams.reduced},
         )
         self._registry = CollectorRegistry()
         self._intake = Intake(_StoreElsewhere(self._line), registry=self._registry)
