@@ -18,10 +18,14 @@ MET_MAX = 128
 
 
 class _Source:
-    """An Arrow stream that the engine asks for anew at each execution."""
+    """An Arrow stream that the engine asks for anew at each execution. Between them it holds nothing."""
 
-    def __init__(self, table: pa.Table) -> None:
-        self.table = table
+    def __init__(self, empty: pa.Table) -> None:
+        self._empty = empty
+        self.table = empty
+
+    def let_go(self) -> None:
+        self.table = self._empty
 
     def __arrow_c_schema__(self) -> object:
         return self.table.schema.__arrow_c_schema__()
@@ -35,7 +39,7 @@ _Tables = dict[str, pa.Table]
 
 
 class _Kept:
-    """A prepared statement and its sources, by the names that it knows them by."""
+    """A prepared statement and its sources, by the names that it knows them by; made with empty tables."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, number: int, statement: str, tables: _Tables) -> None:
         self._connection = connection
@@ -53,7 +57,7 @@ class _Kept:
             return self._connection.execute(f"EXECUTE {self._name}")
         finally:
             for source in self._sources.values():
-                source.table = source.table.schema.empty_table()
+                source.let_go()
 
     def drop(self) -> None:
         self._connection.execute(f"DEALLOCATE {self._name}")
