@@ -90,7 +90,8 @@ _TEXT_OR_JSON = _among(*_JSON_TYPES)
 
 
 class Lookup:
-    """Finds attributes by key, for all owners at once. Takes no longer for keys that are not there."""
+    """Finds attributes by key, for all owners at once. Few keys of all that may be are in a batch; to ask for others
+    takes next to nothing."""
 
     def __init__(self, attributes: AttributeColumns) -> None:
         self._attributes = attributes
@@ -104,11 +105,13 @@ class Lookup:
         return not self._code_of.keys().isdisjoint(keys)
 
     def _is_met(self, key: str) -> bool:
-        """Few keys of all that may be are in a batch, and looking for one costs more than this."""
+        """Is it in the batch?"""
         return key in self._code_of
 
     def texts(self, keys: tuple[str, ...]) -> pa.Array:
         """Per owner the value of the first of the keys that it has, as text."""
+        if not self.has_any(keys):
+            return pa.nulls(self.owner_count, pa.string())
         winners, types = self._winners(keys, _TEXT_OR_COUNT)
         column = self._taken(ValueType.STRING, winners, types, pa.string())
         if (types == ValueType.INT).any():
@@ -117,6 +120,8 @@ class Lookup:
 
     def numbers(self, keys: tuple[str, ...], arrow_type: pa.DataType) -> pa.Array:
         """Per owner the value of the first of the keys that it has, as a number."""
+        if not self.has_any(keys):
+            return pa.nulls(self.owner_count, arrow_type)
         winners, types = self._winners(keys, _TEXT_OR_NUMBER)
         column = self._taken(ValueType.INT, winners, types, pa.int64()).cast(arrow_type, safe=False)
         if (types == ValueType.DOUBLE).any():
