@@ -199,7 +199,14 @@ def _http_serving(
     app: FastAPI, listener: socket.socket, on_end: Callable[[], None], at_the_end: Sequence[Callable[[], None]]
 ) -> Iterator[None]:
     """uvicorn on a thread of its own: signals stay with the main thread."""
-    config = uvicorn.Config(app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=int(GRACE_S))
+    config = uvicorn.Config(
+        app,
+        http="h11",  # it bounds the headers of a request; httptools, where somebody has installed that, does not
+        log_config=None,
+        access_log=False,
+        ws="none",
+        timeout_graceful_shutdown=int(GRACE_S),
+    )
     server = _HttpServer(config)
 
     def serve() -> None:

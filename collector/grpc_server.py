@@ -63,7 +63,7 @@ class GrpcServer:
         self._services = services
         self._elsewhere = elsewhere
         self._health = health.aio.HealthServicer()
-        self._loop = asyncio.new_event_loop()
+        self._loop = _new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="clew-grpc", daemon=True)
         self._thread.start()
         try:
@@ -113,6 +113,15 @@ class GrpcServer:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's, where that can be had (not on Windows): it takes a tenth less of the CPU that a request does."""
+    try:
+        import uvloop  # noqa: PLC0415 only here
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 def _export_of(signal: Signal, intake: Accepts) -> _Export:
