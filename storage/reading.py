@@ -22,7 +22,8 @@ from .engine import native
 from .errors import QueryTimeout, QueryTooLarge
 from .few_rows import table_of
 
-PARSED_MAX = 256
+PARSED_MAX = 128
+PARSED_CHARACTERS_MAX = 8192
 _TOLD_AGAIN_S = 0.05
 _TOO_LARGE = "there is not memory enough for this just now; ask for less at once, with a smaller limit, or later again"
 
@@ -33,7 +34,7 @@ warnings.filterwarnings("ignore", "Arrow output on a DB-API result makes an extr
 class Reader:
     """One read transaction: every statement of it sees the same state."""
 
-    def __init__(self, connection: Connection, parsed: Parsed) -> None:
+    def __init__(self, connection: Connection, parsed: _Parsed) -> None:
         self._connection = connection
         self._parsed = parsed
         self.ended = ""
@@ -74,15 +75,17 @@ def _compiled(statement: ClauseElement, dialect: Dialect) -> SQLCompiler:
     return compiled
 
 
-class Parsed:
-    """Statements as the engine's parser has read them, which takes a quarter of a millisecond each time. Forgets all
-    when full. Any thread may ask."""
+class _Parsed:
+    """Short statements as the engine's parser has read them, which takes a quarter of a millisecond each time. Forgets
+    all when full. Any thread may ask."""
 
     def __init__(self) -> None:
         self._known: dict[str, duckdb.Statement] = {}
 
-    def of(self, text: str, connection: duckdb.DuckDBPyConnection) -> duckdb.Statement:
-        """The one statement of the text, for any connection."""
+    def of(self, text: str, connection: duckdb.DuckDBPyConnection) -> duckdb.Statement | str:
+        """What to execute instead of the text, on any connection."""
+        if len(text) > PARSED_CHARACTERS_MAX:
+            return text
         known = self._known.get(text)
         if known is None:
             [known] = connection.extract_statements(text)
@@ -125,7 +128,7 @@ class Reads:
     def __init__(self, engine: Engine, damage: Damage) -> None:
         self._engine = engine
         self._damage = damage
-        self._parsed = Parsed()
+        self._parsed = _Parsed()
         self._watch = _Watch()
 
     @contextmanager
