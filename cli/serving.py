@@ -32,7 +32,9 @@ def serve(**options: Any) -> None:
     # Questions need Python's lock often and for moments only, but whoever stores keeps it as long as it may.
     sys.setswitchinterval(SWITCH_S)
     from ..collector.receiver import Receiver
+    from ..collector.without_pandas import go_without_pandas
 
+    go_without_pandas()
     receiver = Receiver()  # it starts up while this process loads the rest
     from ..server import CannotServe, serving
     from ..storage import StorageError

@@ -28,6 +28,7 @@ from prometheus_client.registry import Collector
 
 from .line import Line, LineBroken
 from .outcomes import Outcome, Unavailable
+from .without_pandas import go_without_pandas
 
 if TYPE_CHECKING:
     from .signals import Signal, Sink
@@ -193,6 +194,7 @@ def _interrupt_blocked() -> Iterator[None]:
 
 
 def _receive(connection: Connection) -> None:
+    go_without_pandas()
     from .receiving import Receiving  # noqa: PLC0415 what it needs is needed there only
 
     Receiving(connection).run()

@@ -213,6 +213,18 @@ def test_ctrl_c_is_for_the_server_alone(server: Any) -> None:
     assert server.stderr == ""
 
 
+@pytest.mark.skipif(not hasattr(psutil.Process, "memory_maps"), reason="the system does not tell what is loaded")
+def test_it_goes_without_pandas(server: Any) -> None:
+    """It is installed here, takes 50 MB a process and the first sender's time, and makes nothing of what is asked."""
+    _export(server.grpc_target, _request(1))
+    assert httpx.get(f"{server.http_url}/api/runs/{1:032x}/tree").json()["event_count"] == 1
+    assert httpx.post(f"{server.http_url}/api/sql", json={"query": "SELECT name FROM execution_events"}).json()["rows"]
+    for process in (_receiving(server), psutil.Process(server.process.pid)):
+        loaded = {Path(part.path).parts for part in process.memory_maps()}
+        assert any("pyarrow" in parts for parts in loaded)
+        assert not any("pandas" in parts for parts in loaded)
+
+
 def test_it_ends_where_it_cannot_receive_any_more(server: Any) -> None:
     """What receives is killed, and its port taken before another process has it: the server says so and ends."""
     port = int(server.grpc_target.rpartition(":")[2])
