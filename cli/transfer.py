@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..transfer.imports import Tally
     from ..transfer.output import Output
 
+STDOUT = "-"
 FORMATS = "otlp-json, otlp-proto, parquet or jaeger-json"
 
 Database = Annotated[
@@ -37,7 +38,9 @@ def export_spans(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Where to; .gz and .zst are compressed. Else stdout."),
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Where to; .gz and .zst are compressed. Else, or with -, stdout."
+        ),
     ] = None,
     since: RunsSince = None,
     until: RunsUntil = None,
@@ -53,6 +56,9 @@ def export_spans(
     with mistakes_told(TransferError, StorageError, ClientError), ExitStack() as stack:
         if not (runs or every or since or until):
             raise TransferError("name runs to export, or say --all; `clew runs` lists them")
+        if runs and (every or since or until):
+            raise TransferError("name runs to export, or choose them by --all, --since and --until, not both")
+        output = None if output == Path(STDOUT) else output
         name = formats.checked(format_name) if format_name else formats.named(output.name if output else "")
         into = formats.FORMATS[name]
         spans = stack.enter_context(chosen_spans(runs or [], since, until, url, db))

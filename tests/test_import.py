@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from clew.storage import Store
 from clew.transfer import TransferError, imports, jaeger_json, otlp_json, otlp_proto
 from clew.transfer.database import StoreSink
 from clew.transfer.errors import BadInput
+from clew.transfer.formats import FORMATS
 from clew.transfer.imports import Import
 from clew.transfer.server import ServerSink
 
@@ -95,8 +97,9 @@ def sink(store: Store) -> Iterator[StoreSink]:
 def _import(sink: Any, path: Path, content: bytes | None = None, **more: Any) -> Import:
     if content is not None:
         path.write_bytes(content)
+    of = FORMATS[name] if (name := more.pop("format_name", None)) else None
     importing = Import(sink, more.pop("tell", _raise), more.pop("progress", lambda _done, _total: None), **more)
-    importing.file(str(path))
+    importing.file(str(path), of)
     return importing
 
 
@@ -353,7 +356,6 @@ def test_what_is_before_a_broken_line_is_imported(server: Any, clew: Clew, tmp_p
 
 
 BAD = {
-    "an empty file": (b"", "is empty: there is nothing to import"),
     "another format": (b"a,b\n1,2\n", "in no format that clew reads"),
     "other JSON": (b'{"batches":[]}\n', "in no format that clew reads"),
     "gzip cut short": (gzip.compress(_LINES)[:-12], "cut short: it ends within its gzip data"),
@@ -361,13 +363,17 @@ BAD = {
     "broken gzip": (gzip.compress(_LINES)[:10] + bytes(40), "not valid gzip"),
     "a message cut short": (_message(1)[:-3], "message 1 (byte 0) is cut short"),
     "a length cut short": (_message(1) + b"\0\0", f"message 2 (byte {len(_message(1))}) is cut short"),
-    "a message too long": (b"\x10\0\0\0" + _message(1)[4:], "message 1 (byte 0) has 256.0 MiB; 64.0 MiB is the most"),
+    "a message too long": (
+        b"\x10\0\0\0" + _message(1)[4:],
+        "message 1 (byte 0): it has 256.0 MiB; 64.0 MiB is the most",
+    ),
     "a trace cut short": (json.dumps({"data": [_trace(1)]}).encode()[:-5], "cut short: it ends within trace 1"),
     "Parquet cut short": (b"PAR1" + bytes(100), "not a whole Parquet file"),
     "an error of Jaeger's": (
         b'{"data":null,"errors":[{"code":404,"msg":"trace not found"}]}',
         'Jaeger answered with an error, not with traces: {"code":404,"msg":"trace not found"}',
     ),
+    "no list of traces": (b'{"data":{},"errors":null}', "no traces as Jaeger tells them"),
     "a trace that is none": (b'{"data":[{"spans":[{}]}]}', "trace 1 (byte 9): not a trace as Jaeger writes it"),
 }
 
@@ -385,9 +391,52 @@ def test_a_line_that_is_too_long_is_refused(sink: StoreSink, tmp_path: Path, mon
     """With its number and size, and without being held."""
     monkeypatch.setattr(otlp_json, "FRAME_BYTES_MAX", 1_000)
     with pytest.raises(
-        BadInput, match=r"line 2 \(byte \d+\) has 1.0 MiB; 1,000 bytes is the most that a line may have"
+        BadInput, match=r"line 2 \(byte \d+\): it has 1.0 MiB; 1,000 bytes is the most that a line may have"
     ):
         _import(sink, tmp_path / "lines", _line(1) + b" " * ((1 << 20) - 1) + b"\n")
+
+
+@pytest.mark.parametrize("of", [_line, _message])
+def test_what_is_too_long_is_left_out_where_it_is_asked_to(
+    store: Store, sink: StoreSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: Callable[[int], bytes]
+) -> None:
+    """What comes after a line or message that is too long is imported with --keep-going."""
+    for module in (otlp_json, otlp_proto):
+        monkeypatch.setattr(module, "FRAME_BYTES_MAX", 1_000)
+    long = _line(2).strip() + b" " * 2_000 + b"\n" if of is _line else struct.pack(">I", 2_000) + bytes(2_000)
+    told: list[str] = []
+    tally = _import(sink, tmp_path / "file", of(1) + long + of(3), keep_going=True, tell=told.append).tally
+    assert (tally.taken, tally.unread) == ({"traces": 2}, 1)
+    assert len(_spans(store, 1)) == len(_spans(store, 3)) == 1
+    assert "2 (byte" in told[0]
+
+
+@pytest.mark.parametrize("content", [b"", gzip.compress(b""), zstandard.ZstdCompressor().compress(b"")])
+def test_an_export_of_nothing_is_imported(sink: StoreSink, tmp_path: Path, content: bytes) -> None:
+    """An empty file, compressed or not, is told of, and is no mistake."""
+    told: list[str] = []
+    assert not _import(sink, tmp_path / "file", content, tell=told.append).tally.taken
+    assert told == [f"{tmp_path / 'file'} is empty: there is nothing to import"]
+
+
+@pytest.mark.parametrize("format_name", [None, "otlp-json"])
+def test_a_pipe_with_a_name_is_read(sink: StoreSink, tmp_path: Path, format_name: str | None) -> None:
+    """As `clew import <(...)` and named pipes are: once, and without a place to go on from."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writing = threading.Thread(target=pipe.write_bytes, args=(_LINES,))
+    writing.start()
+    assert _import(sink, pipe, format_name=format_name).tally.taken == {"traces": 2}
+    writing.join()
+
+
+@pytest.mark.parametrize(
+    "content", [_LINES, b'{"foo":[1]}', b'[{"traceID":"1","spans":[]}]', json.dumps(_trace(1)).encode()]
+)
+def test_what_is_not_jaegers_is_refused_as_its(sink: StoreSink, tmp_path: Path, content: bytes) -> None:
+    """Where --format says so and the file is another, nothing is passed over in silence."""
+    with pytest.raises(BadInput, match="no traces as Jaeger tells them"):
+        _import(sink, tmp_path / "file", content, format_name="jaeger-json")
 
 
 def test_a_folder_and_a_missing_file_are_told(server: Any, clew: Clew, tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ FRAME_BYTES_MAX = 64 << 20
 
 @dataclass(frozen=True)
 class Frame:
-    """A piece of a file that can be read by itself: the `number`th from 1, at `place`, as a user would look for it."""
+    """A piece of a file that can be read by itself: the `number`th from 1, at `place`, as a user would look for it.
+    `broken` says why it cannot be read at all, "" where it may be."""
 
     number: int
     place: str
     content: Any
+    broken: str = ""
 
 
 class Request(NamedTuple):
@@ -24,6 +26,11 @@ class Request(NamedTuple):
     signal: str
     payload: bytes
     warning: str = ""
+
+
+def too_long(size: int, size_max: int, kind: str) -> str:
+    """What is wrong with a piece of this kind that is larger than it may be."""
+    return f"it has {sized(size)}; {sized(size_max)} is the most that a {kind} may have"
 
 
 def sized(size: int) -> str:

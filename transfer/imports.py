@@ -55,7 +55,10 @@ class Import:
             mark = Mark.of(file, self.sink)
             flight = _Flight(self, mark)
             try:
-                self._fly(file, of or formats.recognised(file), flight, mark.frames(self.sink) if mark else 0)
+                if file.stream.peek():
+                    self._fly(file, of or formats.recognised(file), flight, mark.frames(self.sink) if mark else 0)
+                else:  # as an export of nothing is
+                    self.tell(f"{file.name} is empty: there is nothing to import")
             except BadInput as error:
                 flight.land()
                 raise BadInput(f"{file.name}: {error}") from error
@@ -74,8 +77,7 @@ class Import:
 
     def _requests(self, each: Format, frame: Frame, file: Input) -> list[Request]:
         try:
-            with formats.uncollected():
-                return each.requests(frame.content)
+            return _read(each, frame)
         except BadInput as error:
             told = BadInput(f"{frame.place}: {error}")
             if not self.keep_going:
@@ -83,6 +85,13 @@ class Import:
             self.tally.unread += 1
             self.tell(f"{file.name}: {told}")
             return []
+
+
+def _read(each: Format, frame: Frame) -> list[Request]:
+    if frame.broken:
+        raise BadInput(frame.broken)
+    with formats.uncollected():
+        return each.requests(frame.content)
 
 
 @dataclass

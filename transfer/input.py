@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ _ZSTD_WINDOW_BYTES_MAX = 64 << 20
 @dataclass
 class Input:
     """An open file. `stream` gives what is in it, decompressed; `position` says how many of its `size` bytes on disk
-    are read (size 0: not known)."""
+    are read (size 0: not known). Only what is a file on a disk has a `path`: the rest can be read once."""
 
     name: str
     path: Path | None
@@ -47,16 +48,15 @@ def opened(name: str) -> Iterator[Input]:
     except OSError as error:
         raise BadInput(f"{name} cannot be opened: {error.strerror}") from error
     with raw:
-        path = None if name == STDIN else Path(name)
+        status = os.fstat(raw.fileno())
+        path = Path(name) if name != STDIN and stat.S_ISREG(status.st_mode) else None
         buffered = cast(io.BufferedReader, raw)
         head = buffered.peek(4)[:4]
-        if not head:
-            raise BadInput(f"{_shown(name)} is empty: there is nothing to import")
         stream = buffered
         for magic, coding in _CODINGS.items():
             if head.startswith(magic):
                 stream = io.BufferedReader(_Expanded(buffered, coding), _BUFFER_BYTES)
-        yield Input(_shown(name), path, os.fstat(raw.fileno()).st_size if path else 0, stream, buffered)
+        yield Input(_shown(name), path, status.st_size if path else 0, stream, buffered)
 
 
 def _shown(name: str) -> str:

@@ -51,7 +51,8 @@ def begins(head: bytes) -> bool:
 
 
 def frames(file: Input) -> Iterator[Frame]:
-    """The traces. Raises BadInput for one that is too long or cut short, and where there are errors instead."""
+    """The traces. Raises BadInput for one that is too long or cut short, and where there are errors or anything else
+    instead."""
     cutter = _Cutter()
     number = 0
     beginning = b""
@@ -67,11 +68,14 @@ def frames(file: Input) -> Iterator[Frame]:
         raise BadInput(f"the file is cut short: it ends within trace {number + 1:,}")
     if not number and (errors := _errors(beginning)):
         raise BadInput(f"Jaeger answered with an error, not with traces: {orjson.dumps(errors[0]).decode()}")
+    if not cutter.has_data:
+        raise BadInput('no traces as Jaeger tells them: they are in a list, "data"')
 
 
 def _errors(answer: bytes) -> list[Any]:
     with suppress(orjson.JSONDecodeError):
-        errors = orjson.loads(answer).get("errors")
+        said = orjson.loads(answer)
+        errors = said.get("errors") if isinstance(said, dict) else None
         return errors if isinstance(errors, list) else []
     return []
 
@@ -83,6 +87,7 @@ class _Cutter:
         self._buffer, self._offset = b"", 0
         self._scanned, self._start = 0, None
         self._depth, self._key, self._is_data = 0, b"", False
+        self.has_data = False
 
     _start: int | None
 
@@ -107,7 +112,7 @@ class _Cutter:
             if token[1]:
                 self._key = token[0] if self._depth == 1 else self._key
             elif token[0] in b"[{":
-                self._open(token.start())
+                self._open(token[0], token.start())
                 yield from self._whole_trace()
             else:
                 self._depth -= 1
@@ -130,10 +135,11 @@ class _Cutter:
         self._scanned -= done
         self._start = None if self._start is None else 0
 
-    def _open(self, start: int) -> None:
+    def _open(self, bracket: bytes, start: int) -> None:
         self._depth += 1
         if self._depth == 2:
-            self._is_data = self._key == b'"data"'
+            self._is_data = (self._key, bracket) == (b'"data"', b"[")
+            self.has_data |= self._is_data
         elif self._depth == 3 and self._is_data:
             self._start = start
 

@@ -25,7 +25,7 @@ from ..collector.otlp_json import request_from_json
 from ..collector.outcomes import Malformed
 from ..collector.signals import SIGNALS
 from .errors import BadInput
-from .frames import FRAME_BYTES_MAX, Frame, Request, sized
+from .frames import FRAME_BYTES_MAX, Frame, Request, too_long
 from .input import Input
 
 SUFFIXES = (".jsonl", ".ndjson", ".json")
@@ -57,14 +57,17 @@ def begins(head: bytes) -> bool:
 
 
 def frames(file: Input) -> Iterator[Frame]:
-    """The lines. Raises BadInput for one that is too long."""
+    """The lines; one that is too long is not held."""
     number = offset = count = 0
     while line := file.stream.readline(FRAME_BYTES_MAX + 1):
         number += 1
         place = f"line {number:,} (byte {offset:,})"
         if len(line) > FRAME_BYTES_MAX:
             size = len(line) + _rest_of_line(file)
-            raise BadInput(f"{place} has {sized(size)}; {sized(FRAME_BYTES_MAX)} is the most that a line may have")
+            count += 1
+            yield Frame(count, place, b"", broken=too_long(size, FRAME_BYTES_MAX, "line"))
+            offset += size
+            continue
         offset += len(line)
         content = line.removeprefix(_BYTE_ORDER_MARK).strip()
         if content:

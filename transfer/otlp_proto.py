@@ -20,12 +20,13 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from . import otlp_json
 from .errors import BadInput
-from .frames import FRAME_BYTES_MAX, Frame, Request, sized
+from .frames import FRAME_BYTES_MAX, Frame, Request, sized, too_long
 from .input import ZSTD_MAGIC, Input
 
 SUFFIXES = (".binpb", ".pb", ".proto")
 
 _LENGTH = struct.Struct(">I")
+_PIECE_BYTES = 1 << 20
 _RESOURCE_BLOCKS = b"\x0a"  # the tag of field 1, the only one of these messages
 
 
@@ -36,19 +37,26 @@ def begins(head: bytes) -> bool:
 
 
 def frames(file: Input) -> Iterator[Frame]:
-    """The messages. Raises BadInput for one that is too long or cut short."""
+    """The messages; one that is too long is passed over. Raises BadInput for one that is cut short."""
     number = offset = 0
     while length := file.stream.read(_LENGTH.size):
         number += 1
         place = f"message {number:,} (byte {offset:,})"
         size = _LENGTH.unpack(length)[0] if len(length) == _LENGTH.size else 0
         if size > FRAME_BYTES_MAX:
-            raise BadInput(f"{place} has {sized(size)}; {sized(FRAME_BYTES_MAX)} is the most that a message may have")
-        content = file.stream.read(size)
-        if len(content) < size or len(length) < _LENGTH.size:
-            raise BadInput(f"{place} is cut short: the file ends within it")
+            yield Frame(number, place, b"", broken=too_long(size, FRAME_BYTES_MAX, "message"))
+            _pass_over(file, size)
+        else:
+            content = file.stream.read(size)
+            if len(content) < size or len(length) < _LENGTH.size:
+                raise BadInput(f"{place} is cut short: the file ends within it")
+            yield Frame(number, place, content)
         offset += _LENGTH.size + size
-        yield Frame(number, place, content)
+
+
+def _pass_over(file: Input, size: int) -> None:
+    while size and (piece := file.stream.read(min(size, _PIECE_BYTES))):
+        size -= len(piece)
 
 
 def requests(message: bytes) -> list[Request]:
