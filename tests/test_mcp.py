@@ -96,6 +96,35 @@ def test_answers_are_short(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "100 are the most" in refused.content[0].text
 
 
+def test_events_that_say_much_are_cut_more(url: str, rows: Any) -> None:
+    """Many long texts in lists, as conversations are, still make an answer: shorter ones, and the first of lists."""
+    rows.event(RUN, 3, 1, at=6, attributes={"messages": [{"role": "user", "content": "x" * 3_500}] * 300})
+    messages = _answer(url, "event", run_id=RUN, event_id="0000000000000003")["attributes"]["messages"]
+    assert messages[0] == {"role": "user", "content": "x" * 250 + "… (3,500 characters)"}
+    assert messages[20:] == ["… (300 items)"]
+
+
+def test_agents_turn_pages(url: str) -> None:
+    """What is found goes on behind a cursor."""
+    first = _answer(url, "search", limit=1)
+    second = _answer(url, "search", limit=1, cursor=first["next_cursor"])
+    assert [page["events"][0]["id"] for page in (first, second)] == ["0000000000000002", "0000000000000001"]
+
+
+def test_one_table_is_told_of(url: str) -> None:
+    """An agent that knows which it asks of need not read of all."""
+    told = _answer(url, "schema", table="sessions")
+    assert [table["name"] for table in told["tables"]] == ["sessions"]
+
+
+def test_questions_are_not_logged(server: Any) -> None:
+    """The protocol's package would have the server tell of each on standard error, in many lines."""
+    url = f"{server.http_url}/mcp"
+    assert _answer(url, "search", filter="secret") == _answer(url, "search", filter="nothing")
+    assert _asked(url, "search", filter="name =").is_error
+    assert server.stderr == ""
+
+
 @pytest.mark.parametrize(
     ("tool", "arguments", "message"),
     [
@@ -103,7 +132,8 @@ def test_answers_are_short(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         ("tree", {"run_id": "f" * 32}, "there is no run"),
         ("sql", {"query": "DROP TABLE sessions"}, "SELECT"),
         ("statistics", {"run": RUN}, "statistics takes no 'run'; it takes run_id, filter"),
-        ("schema", {"table": "spans"}, "schema takes no 'table'; it takes nothing"),
+        ("schema", {"table": "span"}, "there is no table or view 'span'; there are "),
+        ("tree", {"run_id": RUN, "limit": 401}, "tree: limit: Input should be less than or equal to 400"),
         ("search", {"limit": 0}, "search: limit: Input should be greater than or equal to 1"),
         ("tree", {}, "tree: run_id: Field required"),
     ],
