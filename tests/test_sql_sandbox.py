@@ -232,7 +232,36 @@ DOUBLING = (
     + ", ".join(f"a{number + 1} AS (SELECT *, * FROM a{number})" for number in range(16))
     + " FROM a16"
 )
+
+
+def _nested(query: str) -> str:
+    """The query, in which {inner} is itself, thirty times."""
+    inner = "SELECT 'x' AS s"
+    for _ in range(30):
+        inner = query.replace("{inner}", inner)
+    return inner
+
+
+DOUBLING_FIELDS = (
+    "SELECT {'a': s, 'b': s} AS s FROM ({inner})",
+    "SELECT row(s, s) AS s FROM ({inner})",
+    "SELECT [s, s] AS s FROM ({inner})",
+    "SELECT map([s], [s]) AS s FROM ({inner})",
+    "SELECT list_zip([s], [s]) AS s FROM ({inner})",
+    "SELECT list_transform([s], lambda x: {'a': x, 'b': x}) AS s FROM ({inner})",
+    "SELECT struct_insert({'a': s}, b := s) AS s FROM ({inner})",
+    "SELECT CASE WHEN true THEN {'a': s, 'b': s} END AS s FROM ({inner})",
+    "SELECT {'a': max(s), 'b': any_value(s)} AS s FROM ({inner}) QUALIFY true",
+    "SELECT {'a': #1, 'b': #1} AS s FROM ({inner}) UNION ALL SELECT NULL",
+    "SELECT (SELECT {'a': s, 'b': s}) AS s FROM ({inner})",
+    "SELECT u.s FROM ({inner}) t, (SELECT {'a': t.s, 'b': t.s} AS s) u",
+    "SELECT {'a': s, 'b': s} AS s FROM (VALUES (({inner}))) v(s)",
+    "SELECT t AS s, t AS u FROM ({inner}) AS t",
+)
+DOUBLING_BY_NAME = "SELECT {'a': 1} AS a0, " + ", ".join(f"[a{n}, a{n}] AS a{n + 1}" for n in range(30))
 EXHAUSTING = {
+    **dict.fromkeys(map(_nested, DOUBLING_FIELDS), "more than 10,000 "),  # fields, or columns of those
+    DOUBLING_BY_NAME: "more than 10,000 fields",
     "SELECT repeat('x', 1000000000)": UNBOUNDED,
     "SELECT 'x'.repeat(1000000000)": UNBOUNDED,
     "SELECT len(range(1000000000))": UNBOUNDED,
@@ -300,6 +329,18 @@ def test_sets_of_many_parts_have_the_columns_of_one(api: Api) -> None:
     doubled = ", ".join(f"a{n} AS NOT MATERIALIZED (FROM a{n - 1} UNION ALL FROM a{n - 1})" for n in range(1, 11))
     answer = api.ask(f"WITH a0 AS (SELECT 1 AS x), {doubled} SELECT count(*) FROM a10")
     assert (answer.status_code, answer.json().get("rows")) == (200, [[1024]])
+
+
+def test_values_in_values_are_answered_where_they_are_few(api: Api) -> None:
+    """A chain of queries that each add to the one before, as analyses have, and lists of objects of lists."""
+    steps = ", ".join(
+        f"a{n} AS (SELECT *, concat(name, kind, status_message) AS k{n} FROM a{n - 1})" for n in range(1, 13)
+    )
+    answer = api.ask(f"WITH a0 AS (SELECT * FROM spans), {steps} SELECT count(*) FROM a12")
+    assert answer.status_code == 200, answer.text
+    lists = "SELECT name, list({'k': kind, 'm': status_message}) AS l FROM spans GROUP BY 1"
+    answer = api.ask(f"SELECT list({{'n': name, 'of': l}}) FROM ({lists})")
+    assert answer.status_code == 200, answer.text
 
 
 @pytest.fixture(scope="module")
