@@ -24,11 +24,13 @@ from .errors import DatabaseLocked, StorageError
 ROW_GROUP_ROWS = 4096
 CATALOG = "clew"
 
+MEMORY_BYTES = 1_000_000_000
+
 SETTINGS: dict[str, Any] = {
     # The server answers from what it has: no extension is fetched while it runs.
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
-    "memory_limit": "1GB",
+    "memory_limit": f"{MEMORY_BYTES}B",
     # What does not fit goes to disk, which one query must not fill.
     "max_temp_directory_size": "4GB",
     # Of new files. A row group of so few rows fills little of a block with one column: with larger blocks, whoever
@@ -42,7 +44,7 @@ SETTINGS: dict[str, Any] = {
     "checkpoint_threshold": "64MB",
 }
 
-_MEMORY_KEPT = "400MB"
+_BYTES_KEPT = 400_000_000
 
 
 def database_path(url: str) -> Path:
@@ -121,14 +123,30 @@ def native(connection: Connection | PoolProxiedConnection) -> duckdb.DuckDBPyCon
     return cast("duckdb.DuckDBPyConnection", pooled.dbapi_connection)
 
 
-def give_memory_back(connection: duckdb.DuckDBPyConnection) -> None:
-    """Has the engine let go of blocks of the file, those first that were used longest ago, until it holds _MEMORY_KEPT,
-    or more where a question needs that just now."""
-    try:
-        with suppress(duckdb.OutOfMemoryException):
-            connection.execute(f"SET GLOBAL memory_limit = '{_MEMORY_KEPT}'")
-    finally:
-        connection.execute(f"SET GLOBAL memory_limit = '{SETTINGS['memory_limit']}'")
+class EngineMemory:
+    """How much memory the engine may have: MEMORY_BYTES, and what it needs on top for a time."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+        self._on_top = 0
+
+    def allow_on_top(self, size: int) -> None:
+        """So many bytes more than usual, from now on."""
+        if size != self._on_top:
+            self._on_top = size
+            self._limit_to(MEMORY_BYTES + size)
+
+    def give_back(self) -> None:
+        """Has the engine let go of blocks of the file, those first that were used longest ago, until it holds
+        _BYTES_KEPT, or more where a question needs that just now."""
+        try:
+            self._limit_to(_BYTES_KEPT)
+        finally:
+            self._limit_to(MEMORY_BYTES + self._on_top)
+
+    def _limit_to(self, size: int) -> None:
+        with suppress(duckdb.OutOfMemoryException):  # it holds more that is needed just now
+            self._connection.execute(f"SET GLOBAL memory_limit = '{size}B'")
 
 
 def _not_opened(path: Path, error: Exception) -> StorageError:

@@ -25,10 +25,11 @@ from .commits import Commits
 from .compacting import Compaction, can_arrive_compacted
 from .counting import Portion, write_counted
 from .damage import Damage
-from .engine import give_memory_back, native
+from .engine import EngineMemory, native
 from .errors import WriteFailed
 from .hashed import PreparedHashed
 from .identity import Settlement, settle
+from .large_values import LargeValues, bytes_of
 from .preparing import PreparedBatch
 from .records import DELETE_OWN, JOINED, STATEMENTS
 from .statements import Statements
@@ -64,6 +65,8 @@ class Writer:
         self._holder = engine.raw_connection()
         self._connection = native(self._holder)
         self._statements = Statements(self._connection)
+        self._memory = EngineMemory(self._connection)
+        self._large_values = LargeValues(self._connection, self._memory)
         self._turn = threading.Lock()
         self._has_failed = False
         self._compaction = Compaction(self._connection, damage)
@@ -112,7 +115,7 @@ class Writer:
         """See `Store.give_memory_back`."""
         if self._rows_since_given_back >= MUCH_ROWS:
             with self._taking_turns("memory not given back"):
-                give_memory_back(self._connection)
+                self._memory.give_back()
                 self._rows_since_given_back = 0
 
     @contextmanager
@@ -148,6 +151,7 @@ class Writer:
 
     def _in_transaction(self, batch: PreparedBatch | PreparedHashed, write_runs: _WriteRuns) -> WriteOutcome:
         committed = False
+        self._large_values.come(*_extent(batch))
         # Before it, so that what fails then is not told of a batch that is stored.
         self._compaction.fold_arrivals()
         self._statements.keep()
@@ -288,6 +292,15 @@ class Writer:
         """What is returned is for nobody. But several threads do not insert then: row groups that these fill are in
         sight of others before the commit, from the moment on that the engine begins with it."""
         self._statements.execute_kept(f"{statement} RETURNING 1", **tables)
+
+
+def _extent(batch: PreparedBatch | PreparedHashed) -> tuple[int, int]:
+    """How many rows of the table that gets most, and how many bytes in all."""
+    if isinstance(batch, PreparedHashed):
+        return batch.rows.rows.num_rows, bytes_of(batch.rows.rows, batch.rows.pairs)
+    kinds = [each for each in (batch.events, batch.logs, batch.links) if each]
+    tables = [table for each in kinds for table in (each.rows, each.pairs)]
+    return batch.events.rows.num_rows, bytes_of(*tables, batch.history_parts)
 
 
 _Key = str | int | bytes

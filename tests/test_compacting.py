@@ -259,7 +259,7 @@ def test_an_idle_store_is_compacted(filled: Store) -> None:
 def test_memory_is_given_back(filled: Store, monkeypatch: pytest.MonkeyPatch, much: int) -> None:
     """Once nothing is left to do for upkeep, nobody waits, and much was stored and compacted. What may be used again is
     as much as before."""
-    monkeypatch.setattr(engine, "_MEMORY_KEPT", f"{KEPT_BYTES} bytes")
+    monkeypatch.setattr(engine, "_BYTES_KEPT", KEPT_BYTES)
     monkeypatch.setattr(writing, "MUCH_ROWS", much)
     limit = answer(filled, MEMORY_LIMIT)
     with closing(Upkeep(filled, idle_s=DEADLINE_S)) as kept_up:
