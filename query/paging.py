@@ -32,7 +32,8 @@ class Order:
         page = found[: wanted.limit]
         if len(found) == len(page):
             return page, None
-        return page, RowCursor(time_unix_nano=page[-1][self.time.name], key=page[-1][self.key.name]).text()
+        last = RowCursor(time_unix_nano=page[-1][self.time.name], key=page[-1][self.key.name])
+        return page, wanted.next_cursor(last.text())
 
     def _columns(self) -> tuple[Any, Any]:
         return (self.time.desc(), self.key.desc()) if self.newest_first else (self.time, self.key)

@@ -6,14 +6,25 @@ import re
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import Counter
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 import orjson
 from fastapi import Path, Query, Request
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    WithJsonSchema,
+    model_validator,
+)
 
 from ..storage.conventions import RUN_STATUSES
 from ..storage.ids import event_id_text, parse_event_id, parse_run_id, run_id_text
@@ -41,10 +52,14 @@ _HEX_32 = re.compile(r"[0-9a-f]{32}")
 _NO_CURSOR = "not a cursor of this server; pass next_cursor of the page before as it came"
 
 
+# When the first page was asked for, of what is parsed just now.
+_asked_at: ContextVar[int | None] = ContextVar("asked_at", default=None)
+
+
 def parse_instant(text: str) -> int:
     """Nanoseconds since the epoch from RFC 3339, a whole number of nanoseconds, or a time before now such as `-1h`."""
     if relative := _RELATIVE.fullmatch(text):
-        return max(0, time.time_ns() - int(relative[1]) * _NANOS[relative[2]])
+        return max(0, (_asked_at.get() or time.time_ns()) - int(relative[1]) * _NANOS[relative[2]])
     if _UNIX_NANO.fullmatch(text):
         return min(int(text), _INT64_MAX)
     if stamp := _RFC_3339.fullmatch(text):
@@ -191,6 +206,30 @@ class _Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class ByPages(_Parameters):
+    """What is asked for page by page. A time before now, such as `-1h`, means the same on every page: cursors bear when
+    the first one was asked for, `CURSOR.NANOSECONDS`."""
+
+    _asked_at: int = PrivateAttr(0)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _as_at_first(cls, said: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
+        cursor, _, asked_at = str(said.get("cursor") or "").rpartition(".") if isinstance(said, dict) else ("", "", "")
+        is_told = bool(cursor) and _UNIX_NANO.fullmatch(asked_at) is not None
+        first = _asked_at.set(int(asked_at) if is_told else time.time_ns())
+        try:
+            wanted = read({**said, "cursor": cursor} if is_told else said)
+            wanted._asked_at = _asked_at.get() or 0
+        finally:
+            _asked_at.reset(first)
+        return wanted
+
+    def next_cursor(self, place: str) -> str:
+        """The cursor of the page behind this place."""
+        return f"{place}.{self._asked_at}"
+
+
 class StartedBetween(_Parameters):
     """From when to when what is meant started."""
 
@@ -199,8 +238,9 @@ class StartedBetween(_Parameters):
     )
     until: Instant | None = Field(None, description="Only what started before then, written as `since` is.")
 
-    def model_post_init(self, _: Any) -> None:
+    def model_post_init(self, context: Any) -> None:
         """Raises InvalidParameter where `since` is after `until`."""
+        super().model_post_init(context)
         if self.since is not None and self.until is not None and self.since > self.until:
             raise InvalidParameter("since is after until: nothing can have started between them", parameter="since")
 
@@ -211,7 +251,7 @@ _HexCursor = Annotated[RowCursor, BeforeValidator(RowCursor.hex), _TEXT]
 _NamedCursor = Annotated[RowCursor, BeforeValidator(RowCursor.named), _TEXT]
 
 
-class PageWanted(_Parameters):
+class PageWanted(ByPages):
     """Which page of rows. What is listed says in `cursor` what its keys are."""
 
     limit: Limit = PAGE_ROWS_DEFAULT
@@ -224,7 +264,7 @@ def _run_status(text: str) -> str:
     return text
 
 
-class RunsWanted(PageWanted, StartedBetween):
+class RunsWanted(StartedBetween, PageWanted):
     """Which runs, and which page of them."""
 
     session_id: str | None = Field(None, description="Only runs of this session.")
@@ -279,10 +319,21 @@ class MessagesWanted(PageWanted):
     cursor: _NumberedCursor | None = _CURSOR
 
 
+def _log_type(text: str) -> str:
+    from ..storage import EventType  # noqa: PLC0415 commands take times from here, and no schema
+
+    types = [event_type.value for event_type in EventType]
+    if text not in types:
+        raise ValueError(f"no log is of type {text[:80]!r}; say one of {', '.join(types)}")
+    return text
+
+
 class LogsWanted(_Parameters):
     """Which logs of a run, and how much of each."""
 
-    event_type: str | None = Field(None, description="Only log records of this type, such as `ERROR`.")
+    event_type: Annotated[str, AfterValidator(_log_type)] | None = Field(
+        None, description="Only log records of this type, such as `ERROR`."
+    )
     severity_number: int | None = Field(
         None, ge=0, le=24, description="Only log records at least as severe: OTel's number, 9 for INFO, 17 for ERROR."
     )

@@ -50,7 +50,7 @@ def search_events(reader: Reader, wanted: SearchWanted, effort: Effort = EFFORT)
     page = found.slice(0, wanted.limit)
     events = [orjson.Fragment(text) for text in told_with_runs(reader, page)[1]]
     last = [page[column.name][-1].as_py() for column in _EVENT_ORDER] if len(found) > len(page) else None
-    return orjson.dumps({"events": events, **_going_on(last, searched_to)})
+    return orjson.dumps({"events": events, **_going_on(wanted, last, searched_to)})
 
 
 def search_runs(reader: Reader, wanted: SearchWanted, effort: Effort = EFFORT) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def search_runs(reader: Reader, wanted: SearchWanted, effort: Effort = EFFORT) -
     found = [run for chunk in chunks for run in chunk]
     page = found[: wanted.limit]
     last = [page[-1]["started_at_unix_nano"], page[-1]["id"]] if len(found) > len(page) else None
-    return {"runs": [run_json(run) for run in page], **_going_on(last, searched_to)}
+    return {"runs": [run_json(run) for run in page], **_going_on(wanted, last, searched_to)}
 
 
 def _behind(wanted: SearchWanted, order: Sequence[Any]) -> ColumnElement[bool]:
@@ -98,7 +98,7 @@ def _bounds_of_runs(reader: Reader, which: ColumnElement[bool]) -> Between:
     return row["first"], row["last"]
 
 
-def _going_on(last: Sequence[Any] | None, searched_to: int | None) -> dict[str, Any]:
+def _going_on(wanted: SearchWanted, last: Sequence[Any] | None, searched_to: int | None) -> dict[str, Any]:
     """Where the next page begins: behind the last row of this one, or where the search stopped."""
     cursor = None
     if last is not None:
@@ -107,4 +107,4 @@ def _going_on(last: Sequence[Any] | None, searched_to: int | None) -> dict[str, 
     elif searched_to is not None:
         cursor = SearchCursor(started_at_unix_nano=searched_to)
     stopped_at = None if searched_to is None else str(searched_to)
-    return {"searched_to_unix_nano": stopped_at, "next_cursor": cursor and cursor.text()}
+    return {"searched_to_unix_nano": stopped_at, "next_cursor": cursor and wanted.next_cursor(cursor.text())}

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from ..storage.ids import event_id_text, run_id_text
 from .filter import EVERYTHING, parse
-from .parameters import PAGE_ROWS_DEFAULT, Limit, StartedBetween
+from .parameters import PAGE_ROWS_DEFAULT, ByPages, Limit, StartedBetween
 
 _CURSOR = re.compile(r"(\d{1,19})-([0-9a-f]{32})-([0-9a-f]{16})", re.ASCII)
 _INT64_MAX = (1 << 63) - 1
@@ -53,7 +53,7 @@ class SearchCursor(BaseModel):
         return cls(started_at_unix_nano=int(found[1]), run_id=UUID(found[2]), event_id=event_id)
 
 
-class SearchWanted(StartedBetween):
+class SearchWanted(StartedBetween, ByPages):
     """What is searched for, and which page of it."""
 
     searched_for: SearchedFor = Field(

@@ -343,6 +343,8 @@ def test_logs_of_a_run_by_pages(server: Any) -> None:
     assert severe[-1]["content"] == "long " * 2000
     errors = httpx.get(url, params={"event_type": "ERROR"}).json()["logs"]
     assert [log["severity_number"] for log in errors] == [17]
+    refused = httpx.get(url, params={"event_type": "error"})
+    assert (refused.status_code, refused.json()["error"]["parameter"]) == (400, "event_type")
     event = httpx.get(f"{server.http_url}/api/runs/{RUN.hex}/events/{EVENT.hex()}").json()
     assert event["log_count"] == 11
     assert [log["log_index"] for log in event["logs"]] == [log["log_index"] for log in whole]

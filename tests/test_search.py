@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Sequence
 from itertools import chain, repeat
 from pathlib import Path
@@ -55,6 +56,34 @@ def test_events_are_found_newest_first(rows: Rows, api_reader: ApiReader) -> Non
         (2, "workshop"),
     ]
     assert (page["next_cursor"], page["searched_to_unix_nano"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "told_as"),
+    [
+        ("/api/search", {"since": "-20s"}, "events"),
+        ("/api/search", {"since": "-20s", "for": "runs"}, "runs"),
+        ("/api/search", {"filter": "started_at >= -20s"}, "events"),
+        ("/api/runs", {"since": "-20s"}, "runs"),
+    ],
+)
+def test_a_time_before_now_is_the_same_on_every_page(
+    rows: Rows, api_client: httpx.Client, path: str, asked: dict[str, str], told_as: str
+) -> None:
+    """However long somebody takes to turn pages, what was there at first is told."""
+    first = time.time_ns()
+    for number in range(6):
+        at = first - START - number * 4_000_000_000 + 2_000_000_000
+        rows.run(f"{number + 1:032x}", at=at)
+        rows.event(f"{number + 1:032x}", 1, at=at)
+    told: list[Any] = []
+    cursor: dict[str, str] | None = {}
+    while cursor is not None:
+        page = api_client.get(path, params={"limit": "2", **asked, **cursor}).raise_for_status().json()
+        told += page[told_as]
+        cursor = {"cursor": page["next_cursor"]} if page["next_cursor"] else None
+        time.sleep(1)
+    assert len(told) == 6
 
 
 def test_runs_are_found_newest_first(rows: Rows, api_reader: ApiReader) -> None:
