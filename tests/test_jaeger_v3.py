@@ -327,6 +327,8 @@ def test_dependencies_over_grpc(server: JaegerServer) -> None:
         ("FindTraces", {"query": query(search_depth=1_501)}, grpc.StatusCode.INVALID_ARGUMENT),
         ("FindTraces", {"query": query(search_depth=-1)}, grpc.StatusCode.INVALID_ARGUMENT),
         ("FindTraces", {"query": query(duration_min={"seconds": -5})}, grpc.StatusCode.INVALID_ARGUMENT),
+        ("FindTraces", {"query": query(start_time_max={"seconds": 1 << 62})}, grpc.StatusCode.INVALID_ARGUMENT),
+        ("FindTraces", {"query": query(start_time_min={"seconds": 5, "nanos": -3})}, grpc.StatusCode.INVALID_ARGUMENT),
         ("FindTraces", {"query": query(start_time_max=moment(START - SECOND))}, grpc.StatusCode.INVALID_ARGUMENT),
         ("FindTraces", {"query": query(filter={"op": "eq"})}, grpc.StatusCode.INVALID_ARGUMENT),
         ("FindTraceSummaries", {"query": {"service_name": "shop"}}, grpc.StatusCode.INVALID_ARGUMENT),

@@ -148,7 +148,7 @@ async def _get_operations(source: _Source, request: Any) -> Fields:
 async def _get_dependencies(source: _Source, request: Any) -> Fields:
     if not request.HasField("start_time") or not request.HasField("end_time"):
         raise InvalidParameter("start_time and end_time are required", parameter="start_time")
-    times = request.start_time.ToNanoseconds(), request.end_time.ToNanoseconds()
+    times = _nanoseconds(request, "start_time"), _nanoseconds(request, "end_time")
     if times[0] >= times[1]:
         raise InvalidParameter("end_time must be after start_time", parameter="end_time")
     found = await source.asker.ask(dependencies, *times)
@@ -229,7 +229,7 @@ def _search(request: Any) -> TraceSearch:
     if first is not None and end is not None and first > end:
         raise InvalidParameter("start_time_min must be before start_time_max", parameter="start_time_min")
     for name in ("duration_min", "duration_max"):
-        if getattr(query, name).ToNanoseconds() < 0:
+        if _nanoseconds(query, name) < 0:
             raise InvalidParameter(f"{name} is negative; no span lasts so", parameter=name)
     attributes = query.attributes if is_v3 else {pair.key: _text(pair.value) for pair in query.attributes}
     return TraceSearch(
@@ -239,16 +239,24 @@ def _search(request: Any) -> TraceSearch:
         service=query.service_name,
         operation=query.operation_name,
         tags=dict(attributes),
-        duration_min_ns=query.duration_min.ToNanoseconds(),
-        duration_max_ns=query.duration_max.ToNanoseconds(),
+        duration_min_ns=_nanoseconds(query, "duration_min"),
+        duration_max_ns=_nanoseconds(query, "duration_max"),
         limit=query.search_depth or TRACES_DEFAULT,
     )
 
 
 def _instant(query: Any, name: str) -> int | None:
     """Nanoseconds since 1970. None for no time, which a Jaeger tells its storage as Go's zero, in the year 1."""
-    nanoseconds: int = getattr(query, name).ToNanoseconds()
+    nanoseconds = _nanoseconds(query, name)
     return min(nanoseconds, _INT64_MAX) if query.HasField(name) and nanoseconds >= 0 else None
+
+
+def _nanoseconds(message: Any, name: str) -> int:
+    """Of a time or duration. Raises InvalidParameter for seconds and nanos that there are not."""
+    try:
+        return int(getattr(message, name).ToNanoseconds())
+    except ValueError as error:
+        raise InvalidParameter(f"{name} is none: {error}", parameter=name) from error
 
 
 def _text(value: Any) -> str:
