@@ -149,7 +149,10 @@ class Store:
         self._reads.end(CLOSING, READS_END_S_MAX)
 
     def close(self) -> None:
-        """Ends the reads under way, folds the write-ahead log into the file and closes it."""
+        """Ends the reads under way, folds the write-ahead log into the file and closes it. Raises WriteFailed where the
+        log has to stay, and nothing is lost by that."""
         self.end_reads()
-        self._writer.close()
-        self.engine.dispose()
+        try:
+            self._writer.close()
+        finally:
+            self.engine.dispose()

@@ -166,10 +166,15 @@ class Writer:
         return outcome
 
     def close(self) -> None:
-        """Folds the write-ahead log into the file."""
+        """Folds the write-ahead log into the file. Raises WriteFailed where that cannot be, and closes all the same."""
         with self._turn:
-            self._connection.execute("CHECKPOINT")
-            self._holder.close()
+            try:
+                self._connection.execute("CHECKPOINT")
+            except duckdb.Error as error:
+                kept = "what was stored is in its log, which is read when it is opened again"
+                raise WriteFailed(f"the file could not be put in order; {kept}: {error}") from error
+            finally:
+                self._holder.close()
 
     def _store(self, batch: PreparedBatch | PreparedHashed, write_runs: _WriteRuns) -> WriteOutcome:
         for table, origins in (("resources", batch.resources), ("scopes", batch.scopes)):

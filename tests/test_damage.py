@@ -58,6 +58,37 @@ def test_a_server_whose_engine_failed_ends(tmp_path: Path, next_step: str) -> No
     store.close()
 
 
+# From now on no file grows, as where a disk is full.
+FULL = """
+import os, resource, signal, sys
+from clew.collector.projection import read_requests
+from clew.storage import Store, WriteFailed
+_, path, request = sys.argv
+store = Store.open(path)
+store.write_spans(read_requests([open(request, "rb").read()]).batch)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (os.stat(path).st_size, resource.RLIM_INFINITY))
+try:
+    store.close()
+except WriteFailed as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files are limited by Unix's means")
+def test_a_file_is_closed_though_its_disk_is_full(tmp_path: Path) -> None:
+    """The log stays and is read when the file is opened again; whoever closed it is told so in a sentence."""
+    path, request = tmp_path / "clew.duckdb", tmp_path / "request"
+    request.write_bytes(log_requests.spans())
+    command = [sys.executable, "-c", FULL, str(path), str(request)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ended.stdout.startswith("the file could not be put in order; what was stored is in its log")
+    store = Store.open(str(path))
+    with store.read() as reader:
+        assert [dict(row) for row in reader.rows(text("SELECT count(*) AS n FROM execution_events"))] == [{"n": 1}]
+    store.close()
+
+
 def test_writes_go_on_after_one_that_was_not_taken_back(store: Store) -> None:
     """As where memory was too short even for that: the next is refused, those after it are stored."""
     connection = store._writer._connection
