@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Annotated, NamedTuple
 
@@ -29,6 +31,7 @@ from .sql_answers import SqlQuestion, SqlRows, SqlSchema
 ANSWERED_AT_ONCE_MAX = 2
 WAITING_MAX = 16
 GRACE_S = 5.0
+LOOKED_EVERY_S = 0.25
 QUESTION_BYTES_MAX = 1024 * 1024
 TRUNCATED_HEADER = "Clew-Truncated"
 
@@ -63,15 +66,15 @@ class SqlDesk:
         self._turns = CapacityLimiter(ANSWERED_AT_ONCE_MAX)
         self._threads = CapacityLimiter(2 * ANSWERED_AT_ONCE_MAX)
 
-    async def answer(self, question: SqlQuestion, form: _Form) -> tuple[bytes, bool]:
-        """The bytes of the answer, and whether it is truncated. Raises SqlRefused, AnswerTooLarge, QueryTimeout and
-        Busy."""
+    async def answer(self, question: SqlQuestion, form: _Form, abandoned: threading.Event) -> tuple[bytes, bool]:
+        """The bytes of the answer, and whether it is truncated; none is worked out where it is `abandoned`. Raises
+        SqlRefused, AnswerTooLarge, QueryTimeout and Busy."""
         turn = object()
         await self._take(turn)
 
         def work() -> tuple[bytes, bool]:
             try:
-                return self._answered(question, form)
+                return self._answered(question, form, abandoned)
             finally:
                 from_thread.run_sync(self._turns.release_on_behalf_of, turn)
 
@@ -97,17 +100,34 @@ class SqlDesk:
             return
         raise Busy("other queries take all the time there is; ask again later")
 
-    def _answered(self, question: SqlQuestion, form: _Form) -> tuple[bytes, bool]:
+    def _answered(self, question: SqlQuestion, form: _Form, abandoned: threading.Event) -> tuple[bytes, bool]:
         rows_max = min(question.limit or self._limits.rows_max, self._limits.rows_max)
         limits = replace(self._limits, rows_max=rows_max)
         try:
             with self._audience.waits():
-                answer = self._selecting.select(question.query, question.parameters, limits, form.written)
+                asked = (question.query, question.parameters, limits, form.written)
+                answer = self._selecting.select(*asked, abandoned)
         except (QueryRefused, QueryFailed) as error:
             raise SqlRefused(str(error), parameter="query") from error
         except QueryTooLarge as error:
             raise AnswerTooLarge(str(error), parameter="query") from error
         return form.encode(answer), answer.truncated
+
+
+async def abandonment_of(request: Request) -> AsyncIterator[threading.Event]:
+    """Is set as soon as whoever asked is gone, and has the answer worked out for nobody."""
+    abandoned = threading.Event()
+
+    async def look() -> None:
+        while not await request.is_disconnected():
+            await anyio.sleep(LOOKED_EVERY_S)
+        abandoned.set()
+
+    looking = asyncio.create_task(look())  # no task group, which would put what the address raises into a group
+    try:
+        yield abandoned
+    finally:
+        looking.cancel()
 
 
 async def desk_of(request: Request) -> SqlDesk:
@@ -145,12 +165,13 @@ async def question_of(request: Request) -> SqlQuestion:
 async def ask_sql(
     desk: Annotated[SqlDesk, Depends(desk_of)],
     question: Annotated[SqlQuestion, Depends(question_of)],
+    abandoned: Annotated[threading.Event, Depends(abandonment_of, scope="function")],
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response:
     """One SELECT, read-only, within the server's limits of time and rows. JSON; CSV or an Arrow stream where that is
     accepted. The header `Clew-Truncated` says `true` where there were more rows."""
     media_type = next((known for known in _FORMS if known in accept), JSON)
-    body, truncated = await desk.answer(question, _FORMS.get(media_type, _JSON_FORM))
+    body, truncated = await desk.answer(question, _FORMS.get(media_type, _JSON_FORM), abandoned)
     return Response(body, media_type=media_type, headers={TRUNCATED_HEADER: str(truncated).lower()})
 
 

@@ -69,10 +69,14 @@ class Selecting:
         self._under_way = 0
         self._changed = threading.Condition()
 
-    def select(self, query: str, parameters: Parameters, limits: SqlLimits, written: Written) -> SqlAnswer:
+    def select(
+        self, query: str, parameters: Parameters, limits: SqlLimits, written: Written, abandoned: threading.Event
+    ) -> SqlAnswer:
         """The rows of `query`, cut at the limits. `written` gives for a column's type the SQL that writes its value
-        (`{}`) in the wanted form. Raises QueryRefused, QueryFailed, QueryTimeout and QueryTooLarge."""
-        with self._counted(), self._connection() as connection, _watched(connection, query, limits, self._over):
+        (`{}`) in the wanted form; `abandoned` is set where nobody waits any more. Raises QueryRefused, QueryFailed,
+        QueryTimeout and QueryTooLarge."""
+        ends = {self._over: CLOSING, abandoned: "stopped: nobody waits for the answer"}
+        with self._counted(), self._connection() as connection, _watched(connection, query, limits, ends):
             self._sandbox.check(connection, query)
             connection.execute("BEGIN TRANSACTION READ ONLY")
             found = connection.sql(without_end(query), params=parameters or None)
@@ -147,13 +151,13 @@ def _fitting(batch: pa.RecordBatch, bytes_max: int) -> pa.RecordBatch:
 
 @contextmanager
 def _watched(
-    connection: duckdb.DuckDBPyConnection, query: str, limits: SqlLimits, over: threading.Event
+    connection: duckdb.DuckDBPyConnection, query: str, limits: SqlLimits, ends: Mapping[threading.Event, str]
 ) -> Iterator[None]:
-    """Stops what runs on `connection` when its time is over, `over` is set or the process grows too much, and says in
-    our words what went wrong."""
+    """Stops what runs on `connection` when its time is over, one of `ends` is set (what is said then) or the process
+    grows too much, and says in our words what went wrong."""
     stopped: list[StorageError] = []
     ended = threading.Event()
-    watched = (connection, limits.seconds_max, over, stopped, ended)
+    watched = (connection, limits.seconds_max, ends, stopped, ended)
     watching = threading.Thread(target=_watch, args=watched, name="clew-sql-limits")
     try:
         watching.start()
@@ -176,7 +180,7 @@ def _watched(
 def _watch(
     connection: duckdb.DuckDBPyConnection,
     seconds_max: float,
-    over: threading.Event,
+    ends: Mapping[threading.Event, str],
     stopped: list[StorageError],
     ended: threading.Event,
 ) -> None:
@@ -184,8 +188,8 @@ def _watch(
     while not ended.wait(_WATCHED_EVERY_S):
         if time.monotonic() >= until:
             stopped.append(QueryTimeout(f"stopped after {seconds_max:g} s; narrow the query or its time range"))
-        elif over.is_set():
-            stopped.append(QueryTimeout(CLOSING))
+        elif any(end.is_set() for end in ends):
+            stopped.append(QueryTimeout(next(told for end, told in ends.items() if end.is_set())))
         elif resident_bytes() - bytes_before > GROWTH_WATCHED_BYTES:
             stopped.append(_too_large())
         if stopped:

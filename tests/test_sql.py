@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -332,3 +333,15 @@ def test_the_documentation_s_examples(demo_server: Any, query: str, result: str)
     assert header.split() == [column["name"] for column in answer["columns"]]
     assert shown[-1] == f"{len(answer['rows'])} row" + "s" * (len(answer["rows"]) != 1)
     assert [line.split()[0] for line in shown[:-1]] == [str(row[0]).split()[0] for row in answer["rows"]]
+
+
+def test_what_nobody_waits_for_is_stopped(start_server: Callable[..., Any], tmp_path: Path) -> None:
+    """Queries that would go on for minutes, whose askers hang up, leave their places to others."""
+    server = start_server("--db", str(tmp_path / "clew.duckdb"), "--sql-seconds-max", "600")
+    url = f"{server.http_url}/api/sql"
+    for _ in range(4):
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(
+                url, json={"query": "SELECT count(*) FROM range(1000000000000) WHERE sin(range) > 2"}, timeout=0.5
+            )
+    assert httpx.post(url, json={"query": "SELECT 1 AS one"}, timeout=60).json()["rows"] == [[1]]
