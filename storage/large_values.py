@@ -47,15 +47,14 @@ class LargeValues:
 
 
 def bytes_of(*tables: pa.Table | None) -> int:
-    """How large the rows are."""
-    return sum(table.nbytes for table in tables if table is not None)
+    """How much memory the rows take."""
+    return sum(table.get_total_buffer_size() for table in tables if table is not None)
 
 
 def _stored_bytes(connection: duckdb.DuckDBPyConnection, table: str, texts: str) -> int:
-    """How large the texts are in the newest row group of the table."""
-    [[rows]] = connection.execute("SELECT estimated_size FROM duckdb_tables() WHERE table_name = ?", [table]).fetchall()
-    [[size]] = connection.execute(
-        f"SELECT coalesce(sum(strlen({texts})), 0) FROM {table} WHERE rowid >= ?",  # noqa: S608
-        [rows - ROW_GROUP_ROWS],
-    ).fetchall()
+    """How large the texts are in the newest rows of the table, as many as a row group has."""
+    [[last]] = connection.execute(f"SELECT coalesce(max(rowid), 0) FROM {table}").fetchall()  # noqa: S608
+    # A number that is known beforehand: only so are other row groups left out.
+    newest = f"SELECT coalesce(sum(strlen({texts})), 0) FROM {table} WHERE rowid > ?"  # noqa: S608
+    [[size]] = connection.execute(newest, [last - ROW_GROUP_ROWS]).fetchall()
     return int(size)
