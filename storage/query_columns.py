@@ -57,9 +57,11 @@ def _shape(part: _Part, shapes: _Shapes, outer: int) -> _Shape:
 def _reckoned(part: _Part, shapes: _Shapes, outer: int) -> _Shape:
     source = _shape(part["from_table"], shapes, outer) if part["type"] == "SELECT_NODE" else _Shape(1)
     around = max(outer, source.fields)
-    for name in part.keys() - _SOURCES - {"cte_map"}:
-        for node in _queries_in(part[name]):
-            _shape(node, shapes, around)
+    said = {name: inner for name, inner in part.items() if name not in _LOOKED_AT_APART}
+    # Each query is looked at once: two looks at what is within another were as many as there is room for.
+    fields = max([1, *(_fields(each, _Shape(1, around), {}, shapes) for each in _expressions_in(said))])
+    for node in _queries_in(said, within_expressions=False):
+        _shape(node, shapes, around)
     match part["type"]:
         case "BASE_TABLE":
             return shapes.get(part["table_name"].lower(), _TABLE)
@@ -71,8 +73,7 @@ def _reckoned(part: _Part, shapes: _Shapes, outer: int) -> _Shape:
             return _widest([first, _shape(part["right"], {**shapes, part["cte_name"].lower(): first}, outer)])
         case "SET_OPERATION_NODE" if part["setop_type"] != "UNION_BY_NAME":
             return _widest([_shape(inner, shapes, outer) for inner in _sources_in(part)])
-    said = [_fields(each, _Shape(1, around), {}, shapes) for each in _expressions_in(part)]
-    found = _TABLE._replace(fields=max([1, *said]))
+    found = _TABLE._replace(fields=fields)
     for inner in _sources_in(part):  # what is joined may name what stands before it
         joined = _shape(inner, shapes, max(outer, found.fields))
         found = _Shape(found.columns + joined.columns, max(found.fields, joined.fields))
@@ -133,6 +134,7 @@ def _is_unnested(item: _Part) -> bool:
 
 
 _SOURCES = {"from_table", "left", "right", "source", "subquery", "children"}
+_LOOKED_AT_APART = _SOURCES | {"cte_map", "select_list"}
 
 
 def _sources_in(part: _Part) -> Iterator[_Part]:
@@ -149,13 +151,13 @@ def _names_of(source: _Part) -> Iterator[str]:
         yield from _names_of(inner)
 
 
-def _queries_in(part: Any) -> Iterator[_Part]:
+def _queries_in(part: Any, *, within_expressions: bool = True) -> Iterator[_Part]:
     """The outermost queries within."""
     for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
         if isinstance(inner, dict) and "node" in inner:
             yield inner["node"]
-        else:
-            yield from _queries_in(inner)
+        elif within_expressions or not (isinstance(inner, dict) and "class" in inner):
+            yield from _queries_in(inner, within_expressions=within_expressions)
 
 
 def _has_star(item: Any) -> bool:

@@ -331,6 +331,15 @@ def test_sets_of_many_parts_have_the_columns_of_one(api: Api) -> None:
     assert (answer.status_code, answer.json().get("rows")) == (200, [[1024]])
 
 
+@pytest.mark.parametrize(
+    "query", ["SELECT ({inner})", "SELECT 'y' WHERE 'x' IN ({inner})", "FROM (VALUES (({inner}))) v(s)"]
+)
+def test_queries_in_queries_are_judged_once_each(api: Api, query: str) -> None:
+    """Thirty within one another: looked at twice on each level, that would be a billion."""
+    answer = api.ask(_nested(query))
+    assert answer.status_code == 200, answer.text
+
+
 def test_values_in_values_are_answered_where_they_are_few(api: Api) -> None:
     """A chain of queries that each add to the one before, as analyses have, and lists of objects of lists."""
     steps = ", ".join(
