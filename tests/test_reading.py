@@ -42,7 +42,8 @@ def test_sql_from_outside_is_ended_too(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "clew.duckdb"))
     selecting = Selecting(store.engine)
     with ThreadPoolExecutor(2) as threads:
-        asked = [threads.submit(selecting.select, SQL_WITHOUT_END, (), SqlLimits(), lambda _: "{}") for _ in range(2)]
+        question = (SQL_WITHOUT_END, (), SqlLimits(), lambda _: "{}", threading.Event())
+        asked = [threads.submit(selecting.select, *question) for _ in range(2)]
         selecting.end(30)
         for query in asked:
             with pytest.raises(QueryTimeout, match="about to be closed"):
