@@ -24,7 +24,7 @@ ROWS_MAX = 1_000
 # As many as fit into an answer, in all that is told of them.
 TREE_EVENTS_MAX = 400
 # Characters of a text and items of a list that are told of an event; where that is too much, the next.
-_CUTS = ((TEXT_CHARACTERS_MAX, 1_000), (1_000, 100), (250, 20))
+_CUTS = ((TEXT_CHARACTERS_MAX, ANSWER_CHARACTERS_MAX), (1_000, 100), (250, 20))
 
 _INSTRUCTIONS = (
     "clew has the traces of agents' workflows: a run is one workflow, its events are the spans: model calls, tool "

@@ -217,7 +217,7 @@ class ByPages(_Parameters):
     def _as_at_first(cls, said: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
         cursor, _, asked_at = str(said.get("cursor") or "").rpartition(".") if isinstance(said, dict) else ("", "", "")
         is_told = bool(cursor) and _UNIX_NANO.fullmatch(asked_at) is not None
-        first = _asked_at.set(int(asked_at) if is_told else time.time_ns())
+        first = _asked_at.set(min(int(asked_at), _INT64_MAX) if is_told else time.time_ns())
         try:
             wanted = read({**said, "cursor": cursor} if is_told else said)
             wanted._asked_at = _asked_at.get() or 0

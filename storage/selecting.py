@@ -188,8 +188,8 @@ def _watch(
     while not ended.wait(_WATCHED_EVERY_S):
         if time.monotonic() >= until:
             stopped.append(QueryTimeout(f"stopped after {seconds_max:g} s; narrow the query or its time range"))
-        elif any(end.is_set() for end in ends):
-            stopped.append(QueryTimeout(next(told for end, told in ends.items() if end.is_set())))
+        elif told := next((told for end, told in ends.items() if end.is_set()), ""):
+            stopped.append(QueryTimeout(told))
         elif resident_bytes() - bytes_before > GROWTH_WATCHED_BYTES:
             stopped.append(_too_large())
         if stopped:

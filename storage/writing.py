@@ -29,7 +29,7 @@ from .engine import EngineMemory, native
 from .errors import WriteFailed
 from .hashed import PreparedHashed
 from .identity import Settlement, settle
-from .large_values import LargeValues, bytes_of
+from .large_values import LargeValues
 from .preparing import PreparedBatch
 from .records import DELETE_OWN, JOINED, STATEMENTS
 from .statements import Statements
@@ -140,6 +140,7 @@ class Writer:
     def _written(self, batch: PreparedBatch | PreparedHashed) -> WriteOutcome:
         """Runs that this process has not met are taken for new: nearly always right, and cheaper than looking. The
         table's key refuses the batch where it is wrong, and it is written again the careful way."""
+        self._large_values.come(_tables_of(batch))
         try:
             return self._in_transaction(batch, self._insert_runs)
         except duckdb.ConstraintException:
@@ -151,7 +152,6 @@ class Writer:
 
     def _in_transaction(self, batch: PreparedBatch | PreparedHashed, write_runs: _WriteRuns) -> WriteOutcome:
         committed = False
-        self._large_values.come(*_extent(batch))
         # Before it, so that what fails then is not told of a batch that is stored.
         self._compaction.fold_arrivals()
         self._statements.keep()
@@ -299,13 +299,19 @@ class Writer:
         self._statements.execute_kept(f"{statement} RETURNING 1", **tables)
 
 
-def _extent(batch: PreparedBatch | PreparedHashed) -> tuple[int, int]:
-    """How many rows of the table that gets most, and how many bytes in all."""
+def _tables_of(batch: PreparedBatch | PreparedHashed) -> Iterator[tuple[str, list[pa.Table]]]:
+    """What the batch has for each table that may hold large values: the rows, and what they are made of besides."""
     if isinstance(batch, PreparedHashed):
-        return batch.rows.rows.num_rows, bytes_of(batch.rows.rows, batch.rows.pairs)
-    kinds = [each for each in (batch.events, batch.logs, batch.links) if each]
-    tables = [table for each in kinds for table in (each.rows, each.pairs)]
-    return batch.events.rows.num_rows, bytes_of(*tables, batch.history_parts)
+        told = [(batch.table, batch.rows)]
+    else:
+        parts = (("event_logs", batch.logs), ("event_links", batch.links))
+        told = [("execution_events", batch.events), *((name, each) for name, each in parts if each)]
+        if batch.history_parts:
+            yield "history_parts", [batch.history_parts]
+    for name, each in told:
+        yield name, [each.rows, each.pairs] if each.pairs else [each.rows]
+    for name, rows in batch.records.items():
+        yield name, [rows]
 
 
 _Key = str | int | bytes

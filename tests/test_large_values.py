@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from sqlalchemy import text
@@ -67,5 +68,8 @@ def test_memory_is_as_usual_once_others_follow(tmp_path: Path) -> None:
         for number in range(4):
             _write(store, number, MEGABYTES)
         assert _limit(store) != usual
-        store._writer._large_values.come(2 * engine.ROW_GROUP_ROWS, 0)
+        small = pa.table({"id": pa.nulls(2 * engine.ROW_GROUP_ROWS)})
+        store._writer._large_values.come([("event_logs", [small])])
+        assert _limit(store) != usual, "these are rows of another table"
+        store._writer._large_values.come([("execution_events", [small])])
         assert _limit(store) == usual
