@@ -114,22 +114,6 @@ class SqlDesk:
         return form.encode(answer), answer.truncated
 
 
-async def abandonment_of(request: Request) -> AsyncIterator[threading.Event]:
-    """Is set as soon as whoever asked is gone, and has the answer worked out for nobody."""
-    abandoned = threading.Event()
-
-    async def look() -> None:
-        while not await request.is_disconnected():
-            await anyio.sleep(LOOKED_EVERY_S)
-        abandoned.set()
-
-    looking = asyncio.create_task(look())  # no task group, which would put what the address raises into a group
-    try:
-        yield abandoned
-    finally:
-        looking.cancel()
-
-
 async def desk_of(request: Request) -> SqlDesk:
     """The application's own."""
     desk: SqlDesk = request.app.state.sql_desk
@@ -153,6 +137,25 @@ async def question_of(request: Request) -> SqlQuestion:
         where = str(first["loc"][0]) if first["loc"] else "body"
         reason = first.get("ctx", {}).get("error", first["msg"])
         raise InvalidParameter(f"{where}: {reason}", parameter=where) from error
+
+
+async def abandonment_of(
+    request: Request,
+    _question: Annotated[SqlQuestion, Depends(question_of)],  # who looks before the body is read would take it
+) -> AsyncIterator[threading.Event]:
+    """Is set as soon as whoever asked is gone, and has the answer worked out for nobody."""
+    abandoned = threading.Event()
+
+    async def look() -> None:
+        while not await request.is_disconnected():
+            await anyio.sleep(LOOKED_EVERY_S)
+        abandoned.set()
+
+    looking = asyncio.create_task(look())  # no task group, which would put what the address raises into a group
+    try:
+        yield abandoned
+    finally:
+        looking.cancel()
 
 
 @sql.post(

@@ -427,6 +427,16 @@ def test_a_damaged_zst_file_is_told(server: Any, clew: Clew, tmp_path: Path) -> 
     assert "not valid zstd" in told.stderr
 
 
+def test_a_dash_is_standard_output(clew: Clew, tmp_path: Path) -> None:
+    """As `-` is standard input for imports; no file gets that name."""
+    path = str(tmp_path / "clew.duckdb")
+    with closing(Store.open(path)) as store:
+        _store(store, _traces(1, [0]))
+    told = clew("export", "--all", "-o", "-", "--db", path)
+    assert (told.returncode, told.stdout) == (0, clew("export", "--all", "--db", path).stdout)
+    assert '"resourceSpans"' in told.stdout
+
+
 def test_a_file_is_exported_without_a_server(clew: Clew, tmp_path: Path) -> None:
     """--db opens a database that no server holds."""
     path = str(tmp_path / "clew.duckdb")
@@ -445,6 +455,8 @@ def test_a_file_is_exported_without_a_server(clew: Clew, tmp_path: Path) -> None
             ("--all", "--format", "csv"),
             "there is no format 'csv'; there are otlp-json, otlp-proto, parquet, jaeger-json",
         ),
+        (("f" * 32, "--all"), "name runs to export, or choose them by --all, --since and --until, not both"),
+        (("f" * 32, "--since", "-1h"), "name runs to export, or choose them by --all, --since and --until, not both"),
         (("f" * 32,), f"there is no run {'f' * 32}"),
         (("ff",), "no run's id starts with ff; `clew runs` lists them"),
         (("--since", "yesterday"), "'yesterday' is not a time"),

@@ -138,6 +138,7 @@ def test_logs_and_links_of_an_event_are_found_whenever_they_came(rows: Rows, api
         ({"filter": "name = x and ("}, "filter", 14),
         ({"limit": "-1"}, "limit", None),
         ({"cursor": "garbage"}, "cursor", None),
+        ({"cursor": "garbage.1750000000000000000"}, "cursor", None),
         ({"cursor": f"9999999999999999999-{'0' * 32}-{'0' * 16}"}, "cursor", None),
         ({"since": "-1h", "until": "-2h"}, "since", None),
         ({"until": "soon"}, "until", None),
