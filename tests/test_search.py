@@ -89,6 +89,13 @@ def test_a_time_before_now_is_the_same_on_every_page(
     assert len(told) == 6
 
 
+def test_a_cursor_of_a_time_that_there_is_not_is_answered(api_client: httpx.Client) -> None:
+    """Whoever makes one up gets an answer, not a fault."""
+    cursor = f"{START}-{'0' * 32}-{'0' * 16}.9999999999999999999"
+    answer = api_client.get("/api/search", params={"since": "-1s", "cursor": cursor})
+    assert answer.json()["events"] == []
+
+
 def test_runs_are_found_newest_first(rows: Rows, api_reader: ApiReader) -> None:
     """Those that have an event that is meant, by pages."""
     for number in range(1, 6):
