@@ -14,9 +14,9 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationSc
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
-from sqlalchemy import RowMapping, Select, select
+from sqlalchemy import Select, select
 
-from ..storage import EventLink, EventLog, Reader, with_histories
+from ..storage import EventLink, EventLog, Reader, Row, with_histories
 from .wire import delimited
 
 _LOGS, _LINKS = EventLog.__table__, EventLink.__table__
@@ -33,7 +33,7 @@ _WITHIN: dict[Any, tuple[Any, tuple[int, ...]]] = {
 }
 
 
-def spans_of(reader: Reader, events: Sequence[RowMapping]) -> Iterator[Span]:
+def spans_of(reader: Reader, events: Sequence[Row]) -> Iterator[Span]:
     """The events (whole rows of `execution_events`) with all that they have, one by one. Attributes that nest deeper
     than protobuf's own parsers go have no value."""
     logs = _by_event(reader, _of_events(_LOGS, events).where(_LOGS.c.log_index >= 0).order_by(_LOGS.c.log_index))
@@ -57,7 +57,7 @@ def _clear_deep_values(span: Span) -> None:
                 pair.ClearField("value")
 
 
-def log_record_of(row: RowMapping) -> LogRecord:
+def log_record_of(row: Row) -> LogRecord:
     """A log record, a whole row that has a resource."""
     record = LogRecord()
     record.trace_id, record.span_id = bytes.fromhex(row["run_id"] or ""), bytes.fromhex(row["event_id"] or "")
@@ -71,7 +71,7 @@ def log_record_of(row: RowMapping) -> LogRecord:
     return record
 
 
-def _of_events(table: Any, events: Sequence[RowMapping]) -> Select[Any]:
+def _of_events(table: Any, events: Sequence[Row]) -> Select[Any]:
     """The rows of a table of events' parts that may be of these events, within their time bounds."""
     starts = [event["started_at_unix_nano"] for event in events]
     return select(table).where(
@@ -80,14 +80,14 @@ def _of_events(table: Any, events: Sequence[RowMapping]) -> Select[Any]:
     )
 
 
-def _by_event(reader: Reader, statement: Select[Any]) -> dict[tuple[str, str], list[RowMapping]]:
-    rows: dict[tuple[str, str], list[RowMapping]] = {}
+def _by_event(reader: Reader, statement: Select[Any]) -> dict[tuple[str, str], list[Row]]:
+    rows: dict[tuple[str, str], list[Row]] = {}
     for row in reader.rows(statement):
         rows.setdefault((row["run_id"], row["event_id"]), []).append(row)
     return rows
 
 
-def _fill_span(span: Span, event: RowMapping) -> None:
+def _fill_span(span: Span, event: Row) -> None:
     span_id = event["id"] if event["otel_span_id"] is None else event["otel_span_id"]
     span.trace_id, span.span_id = bytes.fromhex(event["run_id"]), bytes.fromhex(span_id)
     span.parent_span_id = bytes.fromhex(event["parent_event_id"] or "")
@@ -104,13 +104,13 @@ def _fill_span(span: Span, event: RowMapping) -> None:
     _fill_attributes(span, event, Span)
 
 
-def _fill_log(log: Span.Event, row: RowMapping) -> None:
+def _fill_log(log: Span.Event, row: Row) -> None:
     log.time_unix_nano, log.name = row["time_unix_nano"], row["name"]
     log.dropped_attributes_count = row["dropped_attributes_count"]
     _fill_attributes(log, row, Span.Event)
 
 
-def _fill_link(link: Span.Link, row: RowMapping) -> None:
+def _fill_link(link: Span.Link, row: Row) -> None:
     link.trace_id = bytes.fromhex(row["linked_run_id"] or "")
     link.span_id = bytes.fromhex(row["linked_event_id"] or "")
     link.trace_state, link.flags = row["trace_state"] or "", row["flags"]
@@ -118,7 +118,7 @@ def _fill_link(link: Span.Link, row: RowMapping) -> None:
     _fill_attributes(link, row, Span.Link)
 
 
-def _fill_attributes(message: Any, row: RowMapping, message_type: Any) -> None:
+def _fill_attributes(message: Any, row: Row, message_type: Any) -> None:
     """The attributes, or whatever the residue says instead of the columns."""
     residue = None if row["otlp_residue"] is None else _parsed(message_type, row["otlp_residue"])
     if residue is None:

@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
-from sqlalchemy import RowMapping, case, func, or_, select
+from sqlalchemy import case, func, or_, select
 
-from ..storage import Reader, event_id_text
+from ..storage import Reader, Row, event_id_text
 from .alignment import Alignment, align, label_numbers
 from .attribute_json import exact_attributes, number_json
 from .errors import AnswerTooLarge
@@ -37,7 +37,7 @@ VALUE_CHARACTERS = 500
 ALIKE_CHARACTERS = 100
 
 Bools = NDArray[np.bool_]
-Row = dict[str, Any]
+Json = dict[str, Any]
 
 _LABEL = ("name", "event_type", "agent_name")
 _TREE = ("id", "parent_event_id", "started_at_unix_nano", "completed_at_unix_nano")
@@ -95,7 +95,7 @@ class _Side:
     digests: pa.Array
 
 
-def _side(reader: Reader, run: RowMapping) -> _Side:
+def _side(reader: Reader, run: Row) -> _Side:
     if run["event_count"] > COMPARED_EVENTS_MAX:
         message = f"run {run['id']} has {run['event_count']:,} events; runs of at most {COMPARED_EVENTS_MAX:,}"
         raise AnswerTooLarge(f"{message} are compared; GET /api/runs/{{run_id}}/statistics has no limit")
@@ -179,7 +179,7 @@ def _counts(aligned: Alignment, found: dict[Change, Bools]) -> dict[str, int]:
     return {"pairs": pairs, "unchanged": int(np.count_nonzero(~changed))} | counts
 
 
-def _details(reader: Reader, run: RowMapping, side: _Side, positions: Ints) -> list[dict[str, Any] | None]:
+def _details(reader: Reader, run: Row, side: _Side, positions: Ints) -> list[dict[str, Any] | None]:
     """What is told of the events at these positions, attributes included; None where the position is NONE."""
     ids = side.rows["id"].take(pa.array(positions, mask=positions == NONE)).to_pylist()
     rows = rows_of(reader, run, _DETAILS.where(one_of(EVENTS.c.id, [number for number in ids if number is not None])))
@@ -188,8 +188,8 @@ def _details(reader: Reader, run: RowMapping, side: _Side, positions: Ints) -> l
     return [None if number is None else by_id[number] for number in ids]
 
 
-def _change_json(a: Row | None, b: Row | None, depth: int, changes: list[str]) -> Row:
-    either: Row = a or b or {}
+def _change_json(a: Json | None, b: Json | None, depth: int, changes: list[str]) -> Json:
+    either: Json = a or b or {}
     differing = _differing(a, b) if Change.ATTRIBUTES in changes else []
     return {
         **{name: either[name] for name in _LABEL},
@@ -203,7 +203,7 @@ def _change_json(a: Row | None, b: Row | None, depth: int, changes: list[str]) -
     }
 
 
-def _side_json(row: Row) -> Row:
+def _side_json(row: Json) -> Json:
     return {
         "id": event_id_text(row["id"]),
         "started_at_unix_nano": str(row["started_at_unix_nano"]),
@@ -212,7 +212,7 @@ def _side_json(row: Row) -> Row:
     }
 
 
-def _differing(a: Row | None, b: Row | None) -> list[Row]:
+def _differing(a: Json | None, b: Json | None) -> list[Json]:
     """The attributes that differ, by key."""
     of_a, of_b = (orjson.loads(row["attributes"]) if row else {} for row in (a, b))
     texts = [{key: _ordered(value) for key, value in side.items()} for side in (of_a, of_b)]
@@ -220,7 +220,7 @@ def _differing(a: Row | None, b: Row | None) -> list[Row]:
     return [{"key": key} | _cut(texts[0].get(key), texts[1].get(key)) for key in keys]
 
 
-def _cut(a: str | None, b: str | None) -> Row:
+def _cut(a: str | None, b: str | None) -> Json:
     """Both texts; of long ones the part in which they begin to differ, with what is left out before it marked."""
     alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a or "", b or "", strict=False)))
     first = max(0, alike - ALIKE_CHARACTERS)

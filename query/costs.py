@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, RowMapping, Select, Subquery, and_, func, select, true, tuple_
+from sqlalchemy import ColumnElement, Select, Subquery, and_, func, select, true, tuple_
 
-from ..storage import CostRecord, Reader, run_id_text, usage_of
+from ..storage import CostRecord, Reader, Row, run_id_text, usage_of
 from .event_brief import event_briefs
 from .events import EVENTS, of_run
 from .paging import Order
@@ -55,7 +55,7 @@ def _cost_records(events: ColumnElement[bool]) -> Select[Any]:
     return select(COSTS, counts.label("counts"), user.label("user")).join_from(COSTS, used, of_event, isouter=True)
 
 
-def _spent(row: RowMapping) -> dict[str, Any]:
+def _spent(row: Row) -> dict[str, Any]:
     return {
         "records": row["records"],
         **{name: int(row[name] or 0) for name in TOKENS},
@@ -91,12 +91,12 @@ def _sums(reader: Reader, records: Subquery) -> dict[str, Any]:
     }
 
 
-def _dearest_first(name: str, column: str, groups: Iterable[RowMapping]) -> list[dict[str, Any]]:
+def _dearest_first(name: str, column: str, groups: Iterable[Row]) -> list[dict[str, Any]]:
     sums = [{name: row[column]} | _spent(row) for row in groups if row["records"]]
     return sorted(sums, key=lambda one: (-(one["cost_usd"] or 0), -one["total_tokens"], one[name] or ""))
 
 
-def _cost_json(row: RowMapping) -> dict[str, Any]:
+def _cost_json(row: Row) -> dict[str, Any]:
     return {
         **{name: row[name] for name in ("id", "model", *TOKENS, "counts")},
         "agent_name": row["user"],

@@ -8,9 +8,9 @@ from uuid import UUID
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from sqlalchemy import RowMapping, select
+from sqlalchemy import select
 
-from ..storage import Reader, event_id_text
+from ..storage import Reader, Row, event_id_text
 from .critical_path import CriticalPath, critical_path
 from .errors import AnswerTooLarge
 from .events import EVENTS, of_any_run, rows_of, tree_from
@@ -55,7 +55,7 @@ def critical_path_answer(reader: Reader, run_id: UUID, wanted: CriticalPathWante
     }
 
 
-def _path(run: RowMapping, rows: pa.Table) -> tuple[pa.Table, CriticalPath]:
+def _path(run: Row, rows: pa.Table) -> tuple[pa.Table, CriticalPath]:
     """The rows in the order of the tree, and the path through them."""
     tree = tree_from(rows)
     rows = rows.take(pa.array(np.argsort(tree.positions(rows["id"].to_numpy()))))

@@ -10,9 +10,9 @@ import orjson
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource as OtlpResource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
-from sqlalchemy import RowMapping, select
+from sqlalchemy import select
 
-from ..storage import Reader, event_id_text, run_id_text
+from ..storage import Reader, Row, event_id_text, run_id_text
 from .attribute_json import AttributeOwner, exact_attributes_text
 from .errors import NotFound
 from .event_json import event_texts, place_in_tree
@@ -42,7 +42,7 @@ def event_detail(reader: Reader, run_id: UUID, event_id: int) -> bytes:
     return shown_everywhere.encode() + b"," + orjson.dumps(shown_here)[1:]
 
 
-def _said_by_otlp(reader: Reader, run: RowMapping, event_id: int) -> dict[str, Any]:
+def _said_by_otlp(reader: Reader, run: Row, event_id: int) -> dict[str, Any]:
     names = ("trace_state", "flags", "dropped_attributes_count", "dropped_events_count", "dropped_links_count")
     columns = [EVENTS.c.status_code, *(EVENTS.c[name] for name in names)]
     [row] = reader.rows(select(*columns).where(of_run(EVENTS, run), EVENTS.c.id == event_id))
@@ -54,7 +54,7 @@ def _status_name(code: int) -> str:
     return Status.StatusCode.Name(code).removeprefix("STATUS_CODE_") if known else str(code)
 
 
-def _origins(reader: Reader, run: RowMapping, event_id: int) -> dict[str, Any]:
+def _origins(reader: Reader, run: Row, event_id: int) -> dict[str, Any]:
     origins: tuple[tuple[str, Any, Any, AttributeOwner, tuple[str, ...]], ...] = (
         ("resource", RESOURCES, EVENTS.c.resource_id, OtlpResource, ("service_name",)),
         ("scope", SCOPES, EVENTS.c.scope_id, InstrumentationScope, ("name", "version")),
@@ -70,13 +70,13 @@ def _origins(reader: Reader, run: RowMapping, event_id: int) -> dict[str, Any]:
     return answer
 
 
-def _logs(reader: Reader, run: RowMapping, event_id: int) -> list[dict[str, Any]]:
+def _logs(reader: Reader, run: Row, event_id: int) -> list[dict[str, Any]]:
     of_event = (of_run(LOGS, run, start="event_started_at_unix_nano"), LOGS.c.event_id == event_id)
     statement = log_rows(LOGS.c.content).where(*of_event).order_by(*IN_TIME).limit(PARTS_MAX)
     return [log_json(row) for row in reader.rows(statement)]
 
 
-def _links(reader: Reader, run: RowMapping, event_id: int) -> list[dict[str, Any]]:
+def _links(reader: Reader, run: Row, event_id: int) -> list[dict[str, Any]]:
     columns = [column for column in LINKS.c if column.name != "attributes"]
     statement = (
         select(*columns, json_text(LINKS.c.attributes).label("attributes"))
@@ -98,5 +98,5 @@ def _links(reader: Reader, run: RowMapping, event_id: int) -> list[dict[str, Any
     ]
 
 
-def _attributes(row: RowMapping, residue: bytes | None, owner: AttributeOwner) -> orjson.Fragment:
+def _attributes(row: Row, residue: bytes | None, owner: AttributeOwner) -> orjson.Fragment:
     return orjson.Fragment(exact_attributes_text(row["attributes"], residue, owner))

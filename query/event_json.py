@@ -1,4 +1,5 @@
-"""Events as JSON text, made by columns: a hundred thousand events without a Python loop, and without its lock.
+"""Events as JSON text. Many are made by columns: a hundred thousand without a Python loop, and without its lock. Few
+are made one by one: a kernel call for every column takes five times as long.
 
 FIELDS says what an event looks like in every answer. Rows come from `events.EVENT_ROWS`; `place_in_tree` adds what only
 the whole tree knows.
@@ -7,7 +8,8 @@ the whole tree knows.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -15,10 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from ..storage import event_id_text
 from .attribute_json import exact_attributes, number_json
 from .tree import NONE, Tree
 
 TEXT = pa.large_string()
+
+# From here on columns are quicker.
+MANY = 192
 
 
 def place_in_tree(rows: pa.Table, tree: Tree | None) -> pa.Table:
@@ -39,12 +45,32 @@ def place_in_tree(rows: pa.Table, tree: Tree | None) -> pa.Table:
 
 def event_texts(rows: pa.Table) -> pa.Array:
     """The events of `rows` (see `place_in_tree`), each as a JSON object without its closing brace."""
-    rows = _with_exact_attributes(rows).combine_chunks()
+    rows = _with_exact_attributes(rows)
+    return texts_by_columns(rows) if rows.num_rows >= MANY else texts_one_by_one(rows)
+
+
+def texts_one_by_one(rows: pa.Table) -> pa.Array:
+    """`event_texts` of rows with exact attributes."""
+    always, sometimes = (
+        [[None if value is None else says.one(value) for value in rows[name].to_pylist()] for name, says in fields]
+        for fields in (FIELDS, OPTIONAL_FIELDS)
+    )
+    texts = []
+    for said, may_be_said in zip(zip(*always, strict=True), zip(*sometimes, strict=True), strict=True):
+        event = dict(zip(_NAMES, said, strict=True))
+        event |= {name: value for name, value in zip(_OPTIONAL_NAMES, may_be_said, strict=True) if value}
+        texts.append(orjson.dumps(event)[:-1])
+    return pa.array(texts, pa.large_binary()).cast(TEXT)
+
+
+def texts_by_columns(rows: pa.Table) -> pa.Array:
+    """`event_texts` of rows with exact attributes."""
+    rows = rows.combine_chunks()
     parts: list[pa.Array | str] = []
     for name, says in FIELDS:
-        parts += [f',"{name}":' if parts else f'{{"{name}":', _said(says, _column(rows, name))]
+        parts += [f',"{name}":' if parts else f'{{"{name}":', _said(says.column, _column(rows, name))]
     for name, says in OPTIONAL_FIELDS:
-        said = says(_column(rows, name))
+        said = says.column(_column(rows, name))
         if said.null_count < len(said):
             parts.append(pc.fill_null(join(f',"{name}":', said), ""))
     return join(*parts)
@@ -84,14 +110,6 @@ def _each_once(say: Callable[[Any], Any]) -> Callable[[pa.Array], pa.Array]:
     return says
 
 
-def _number(values: pa.Array) -> pa.Array:
-    return values.cast(TEXT)
-
-
-def _number_as_text(values: pa.Array) -> pa.Array:
-    return join('"', values.cast(TEXT), '"')
-
-
 def _hex(ids: pa.Array) -> pa.Array:
     digits = pc.fill_null(ids, 0).to_numpy(zero_copy_only=False).astype(">i8").tobytes().hex()
     offsets = np.arange(0, 16 * len(ids) + 1, 16, dtype=np.int64)
@@ -99,28 +117,37 @@ def _hex(ids: pa.Array) -> pa.Array:
     return pc.if_else(ids.is_valid(), join('"', texts, '"'), pa.scalar(None, TEXT))
 
 
-def _as_it_is(texts: pa.Array) -> pa.Array:
-    return texts
-
-
-def _only_true(flags: pa.Array) -> pa.Array:
-    return pc.if_else(flags.cast(pa.bool_()), pa.scalar("true", TEXT), pa.scalar(None, TEXT))
-
-
+@lru_cache(maxsize=64)
 def kind_name(kind: int) -> str:
     """OTel's name of a span kind; the number where it has none."""
     return Span.SpanKind.Name(kind).removeprefix("SPAN_KIND_") if kind in Span.SpanKind.values() else str(kind)
 
 
-_text = _each_once(str)
+class Says(NamedTuple):
+    """How the values of a field are said: one, as orjson takes it, and a column, as JSON texts."""
 
-FIELDS: tuple[tuple[str, Callable[[pa.Array], pa.Array]], ...] = (
-    ("id", _hex),
-    ("parent_event_id", _hex),
+    one: Callable[[Any], Any]
+    column: Callable[[pa.Array], pa.Array]
+
+
+_number = Says(int, lambda values: values.cast(TEXT))
+_number_as_text = Says(str, lambda values: join('"', values.cast(TEXT), '"'))
+_id = Says(event_id_text, _hex)
+_text = Says(str, _each_once(str))
+_kind = Says(kind_name, _each_once(kind_name))
+_decimal = Says(number_json, _each_once(number_json))
+_json = Says(orjson.Fragment, lambda texts: texts)
+_only_true = Says(
+    bool, lambda flags: pc.if_else(flags.cast(pa.bool_()), pa.scalar("true", TEXT), pa.scalar(None, TEXT))
+)
+
+FIELDS: tuple[tuple[str, Says], ...] = (
+    ("id", _id),
+    ("parent_event_id", _id),
     ("depth", _number),
     ("execution_order", _number),
     ("name", _text),
-    ("kind", _each_once(kind_name)),
+    ("kind", _kind),
     ("event_type", _text),
     ("event_subtype", _text),
     ("agent_name", _text),
@@ -135,16 +162,18 @@ FIELDS: tuple[tuple[str, Callable[[pa.Array], pa.Array]], ...] = (
     ("child_count", _number),
     ("input_tokens", _number),
     ("output_tokens", _number),
-    ("cost_usd", _each_once(number_json)),
+    ("cost_usd", _decimal),
     ("service_name", _text),
     ("scope_name", _text),
     ("log_count", _number),
     ("link_count", _number),
-    ("attributes", _as_it_is),
+    ("attributes", _json),
 )
 # Left out where they say nothing.
-OPTIONAL_FIELDS: tuple[tuple[str, Callable[[pa.Array], pa.Array]], ...] = (
-    ("otel_span_id", _hex),
+OPTIONAL_FIELDS: tuple[tuple[str, Says], ...] = (
+    ("otel_span_id", _id),
     ("orphan", _only_true),
     ("cycle", _only_true),
 )
+_NAMES = [name for name, _ in FIELDS]
+_OPTIONAL_NAMES = [name for name, _ in OPTIONAL_FIELDS]

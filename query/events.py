@@ -20,7 +20,6 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     CompoundSelect,
-    RowMapping,
     Select,
     Text,
     and_,
@@ -34,7 +33,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from ..storage import EventLink, EventLog, ExecutionEvent, Reader, Resource, Scope
+from ..storage import EventLink, EventLog, ExecutionEvent, Reader, Resource, Row, Scope
 from .event_json import event_texts, place_in_tree
 from .histories import whole_attributes
 from .parameters import EventCursor, EventsWanted
@@ -61,19 +60,19 @@ _COLUMNS = (
 )
 
 
-def tree_of(reader: Reader, run: RowMapping) -> Tree | None:
+def tree_of(reader: Reader, run: Row) -> Tree | None:
     """The tree of the run's events; None when there are more than TREE_EVENTS_MAX."""
     if run["event_count"] > TREE_EVENTS_MAX:
         return None
     return tree_from(event_links(reader, run))
 
 
-def event_links(reader: Reader, run: RowMapping) -> pa.Table:
+def event_links(reader: Reader, run: Row) -> pa.Table:
     """Of the run's events just what `tree_from` needs."""
     return reader.arrow(_EVENT_LINKS, _of_run_values(run))
 
 
-def rows_of(reader: Reader, run: RowMapping, statement: Select[Any]) -> pa.Table:
+def rows_of(reader: Reader, run: Row, statement: Select[Any]) -> pa.Table:
     """What `statement` (with `of_any_run` in it, kept by the module that asks it) selects of the run's events."""
     return reader.arrow(statement, _of_run_values(run))
 
@@ -90,7 +89,7 @@ def tree_from(rows: pa.Table) -> Tree:
     )
 
 
-def read_events(reader: Reader, statement: Select[Any], run: RowMapping) -> pa.Table:
+def read_events(reader: Reader, statement: Select[Any], run: Row) -> pa.Table:
     """The run's events that `statement` (EVENT_ROWS, or that narrowed) selects, with the columns that `event_json`
     shows. Raises AnswerTooLarge, see `whole_attributes`."""
     rows = whole_attributes(reader, reader.arrow(statement, _of_run_values(run)))
@@ -142,7 +141,7 @@ def event_page(reader: Reader, run_id: UUID, wanted: EventsWanted) -> bytes:
     return orjson.dumps(page_of(reader, find_run(reader, run_id), wanted))
 
 
-def page_of(reader: Reader, run: RowMapping, wanted: EventsWanted, *conditions: ColumnElement[bool]) -> dict[str, Any]:
+def page_of(reader: Reader, run: Row, wanted: EventsWanted, *conditions: ColumnElement[bool]) -> dict[str, Any]:
     """`event_page` for orjson, of the run's events that meet the conditions."""
     conditions += tuple(condition(wanted) for name, condition in _FILTERS.items() if getattr(wanted, name) is not None)
     by_start = (EVENTS.c.started_at_unix_nano, EVENTS.c.id < 0, EVENTS.c.id)
@@ -154,7 +153,7 @@ def page_of(reader: Reader, run: RowMapping, wanted: EventsWanted, *conditions: 
     return {"events": events, "next_cursor": cursor}
 
 
-def of_run(table: Any, run: RowMapping, *, start: str = "started_at_unix_nano") -> ColumnElement[bool]:
+def of_run(table: Any, run: Row, *, start: str = "started_at_unix_nano") -> ColumnElement[bool]:
     """Rows of `table` that belong to the run, with the bounds that prune the scan; `start` is the column that holds
     the event's start."""
     return of_any_run(table, start=start).params(_of_run_values(run))
@@ -167,7 +166,7 @@ def of_any_run(table: Any, *, start: str = "started_at_unix_nano") -> ColumnElem
     return and_(table.c[start].between(*bounds), table.c.run_id == bindparam("of_run", type_=table.c.run_id.type))
 
 
-def _of_run_values(run: RowMapping) -> dict[str, Any]:
+def _of_run_values(run: Row) -> dict[str, Any]:
     return {
         "of_run": run["id"],
         "first_start": run["started_at_unix_nano"],
@@ -205,7 +204,7 @@ class _Names:
         self._known |= {row["id"]: row[self._column.name] for row in rows}
 
 
-def _owners_of_parts(reader: Reader, run: RowMapping, ids: pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
+def _owners_of_parts(reader: Reader, run: Row, ids: pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
     """The event of every log, and of every link, of the run; of the events `ids` at least. They are counted here, since
     for a few rows the engine takes longer to spread the counting over its threads than to scan."""
     statement = _OWNERS_OF_PARTS

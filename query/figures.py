@@ -21,7 +21,6 @@ import pyarrow as pa
 from sqlalchemy import (
     JSON,
     ColumnElement,
-    RowMapping,
     Select,
     Text,
     and_,
@@ -36,7 +35,7 @@ from sqlalchemy import (
     true,
 )
 
-from ..storage import RUN_COLUMNS, USAGE, USAGE_IS_CURRENT, Reader, may_be_history, usage_of, whole_runs
+from ..storage import RUN_COLUMNS, USAGE, USAGE_IS_CURRENT, Reader, Row, may_be_history, usage_of, whole_runs
 from .attribute_json import engine_json, number_json
 from .events import EVENTS, RESOURCES, SCOPES
 from .figures_parameters import FiguresWanted, GroupField
@@ -59,10 +58,10 @@ _IS_OUTDATED = not_(USAGE_IS_CURRENT)
 _REPORTS = or_(*(EVENTS.c[name].is_not(None) for name in USAGE))
 
 Key = tuple[Any, ...]
-Row = dict[str, Any]
+Json = dict[str, Any]
 
 
-def figures(reader: Reader, wanted: FiguresWanted) -> Row:
+def figures(reader: Reader, wanted: FiguresWanted) -> Json:
     """The groups with most events first, by time where there are buckets; at most `wanted.limit`, and how many more
     there are."""
     condition = _condition(reader, wanted)
@@ -157,20 +156,20 @@ def _groups(wanted: FiguresWanted, condition: ColumnElement[bool]) -> Select[Any
     )
 
 
-def _place(wanted: FiguresWanted, key: Key, group: Row) -> tuple[Any, ...]:
+def _place(wanted: FiguresWanted, key: Key, group: Json) -> tuple[Any, ...]:
     """Where the statement's order has the group, be it one that was added to what the statement found."""
     in_time = key[:1] if wanted.every is not None else ()
     return (*in_time, -group["events"], *((value is None, value) for value in key))
 
 
-def _key(wanted: FiguresWanted, row: RowMapping) -> Key:
+def _key(wanted: FiguresWanted, row: Row) -> Key:
     return tuple(row[f"key_{number}"] for number in range(len(wanted.group_by) + (wanted.every is not None)))
 
 
-def _figures_json(row: RowMapping) -> Row:
+def _figures_json(row: Row) -> Json:
     percentiles = row["percentiles"] or [None] * len(PERCENTILES)
     lasting = row["lasting_events"]
-    told: Row = {
+    told: Json = {
         "events": row["events"],
         "errors": row["errors"],
         "error_rate": row["errors"] / row["events"] if row["events"] else None,
@@ -185,7 +184,7 @@ def _figures_json(row: RowMapping) -> Row:
     return told | ({"histogram": _histogram_json(row["histogram"])} if "histogram" in row else {})
 
 
-def _histogram_json(counts: Mapping[int, int] | None) -> list[Row]:
+def _histogram_json(counts: Mapping[int, int] | None) -> list[Json]:
     """From the first to the last bucket that holds something; `until_ns` belongs to a bucket, and is null for the
     last of all."""
     bounds = [*HISTOGRAM_BOUNDS_NS, _INT64_MAX]
@@ -201,7 +200,7 @@ def _histogram_json(counts: Mapping[int, int] | None) -> list[Row]:
     ]
 
 
-def _add_usage(groups: dict[Key, Row], used: Mapping[Key, Row], wanted: FiguresWanted, *, may_add: bool) -> None:
+def _add_usage(groups: dict[Key, Json], used: Mapping[Key, Json], wanted: FiguresWanted, *, may_add: bool) -> None:
     """To each group what it used; groups that used something and have no events are added where they may be."""
     nothing = _NO_EVENTS | ({"histogram": None} if wanted.histogram else {})
     for key in used if may_add else ():
@@ -215,7 +214,7 @@ _NO_EVENTS: Any = dict.fromkeys(("total_ns", "min_ns", "max_ns", "percentiles"))
 )
 
 
-def _usage_json(used: Mapping[str, Any]) -> Row:
+def _usage_json(used: Mapping[str, Any]) -> Json:
     cost = used.get("cost_usd")
     return {
         "events": used.get("usage_events", 0),
@@ -226,7 +225,7 @@ def _usage_json(used: Mapping[str, Any]) -> Row:
     }
 
 
-def _group_json(wanted: FiguresWanted, key: Key, group: Row) -> Row:
+def _group_json(wanted: FiguresWanted, key: Key, group: Json) -> Json:
     bucket = {} if wanted.every is None else {"started_at_unix_nano": str(key[0])}
     values = key if wanted.every is None else key[1:]
     said = {field.name: _value_json(field, value) for field, value in zip(wanted.group_by, values, strict=True)}
@@ -239,9 +238,9 @@ def _value_json(field: GroupField, value: Any) -> Any:
     return engine_json(value)
 
 
-def _usage(reader: Reader, wanted: FiguresWanted, condition: ColumnElement[bool]) -> dict[Key, Row]:
+def _usage(reader: Reader, wanted: FiguresWanted, condition: ColumnElement[bool]) -> dict[Key, Json]:
     """What each group used: as it is written down where it still holds, worked out for the other runs."""
-    sums: dict[Key, Row] = {}
+    sums: dict[Key, Json] = {}
     outdated = _outdated(reader)
     rows = list(reader.rows(_written_down(wanted, condition, of_all=outdated is None)))
     if outdated is not None:
@@ -300,7 +299,7 @@ def _agents_among(fields: Sequence[GroupField]) -> Iterator[int]:
     return (number for number, field in enumerate(fields) if field.column.name == "agent_name")
 
 
-def _add(sums: Row, row: RowMapping) -> None:
+def _add(sums: Json, row: Row) -> None:
     events = "usage_events" if row["counts"] else "superseded_events"
     sums[events] = sums.get(events, 0) + row["events"]
     for name in USAGE if row["counts"] else ():

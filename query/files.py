@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping, select
+from sqlalchemy import select
 
-from ..storage import File, Reader
+from ..storage import File, Reader, Row
 from .event_brief import event_briefs
 from .paging import Order
 from .parameters import FilesWanted
@@ -27,7 +27,7 @@ def file_page(reader: Reader, run_id: UUID, wanted: FilesWanted) -> dict[str, An
     return {"files": files, "next_cursor": next_cursor}
 
 
-def file_json(row: RowMapping) -> dict[str, Any]:
+def file_json(row: Row) -> dict[str, Any]:
     """What the row of a file says of the file itself."""
     names = ("id", "file_path", "file_type", "role", "size_bytes", "content_hash", "node_id", "step_id")
     return {name: row[name] for name in names} | {"created_at_unix_nano": str(row["created_at_unix_nano"])}

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import RowMapping, and_, func, select
+from sqlalchemy import and_, func, select
 
-from ..storage import DAGEdge, DAGNode, Reader
+from ..storage import DAGEdge, DAGNode, Reader, Row
 from .errors import AnswerTooLarge
 from .events import EVENTS, LINKS, of_run
 
@@ -22,7 +22,7 @@ Node = Mapping[str, Any]
 Edge = Mapping[str, Any]
 
 
-def graph_told(reader: Reader, run: RowMapping) -> tuple[list[Node], list[Edge]]:
+def graph_told(reader: Reader, run: Row) -> tuple[list[Node], list[Edge]]:
     """The run's nodes, with `event_count`, and its edges, each once. Raises AnswerTooLarge."""
     counts = _event_counts(reader, run)
     nodes: list[Node] = [
@@ -36,7 +36,7 @@ def graph_told(reader: Reader, run: RowMapping) -> tuple[list[Node], list[Edge]]
     return nodes, _each_once(edges, node_of_agent)
 
 
-def _rows(reader: Reader, run: RowMapping, table: Any, most: int, what: str) -> list[dict[str, Any]]:
+def _rows(reader: Reader, run: Row, table: Any, most: int, what: str) -> list[dict[str, Any]]:
     rows = reader.rows(select(table).where(table.c.run_id == run["id"]).limit(most + 1))
     if len(rows) > most:
         raise AnswerTooLarge(
@@ -45,13 +45,13 @@ def _rows(reader: Reader, run: RowMapping, table: Any, most: int, what: str) -> 
     return [dict(row) for row in rows]
 
 
-def _event_counts(reader: Reader, run: RowMapping) -> dict[str, int]:
+def _event_counts(reader: Reader, run: Row) -> dict[str, int]:
     of_nodes = (of_run(EVENTS, run), EVENTS.c.node_id.is_not(None))
     counted = select(EVENTS.c.node_id, func.count().label("events")).where(*of_nodes).group_by(EVENTS.c.node_id)
     return {row["node_id"]: row["events"] for row in reader.rows(counted)}
 
 
-def _edges_of_links(reader: Reader, run: RowMapping) -> list[dict[str, Any]]:
+def _edges_of_links(reader: Reader, run: Row) -> list[dict[str, Any]]:
     """A link leads from the later event to the one that it builds on."""
     later, earlier = EVENTS.alias(), EVENTS.alias()
     of_link = and_(LINKS.c.run_id == later.c.run_id, LINKS.c.event_id == later.c.id)
@@ -82,7 +82,7 @@ def _nodes_of_agents(nodes: Iterable[Node]) -> dict[str, str]:
     }
 
 
-def _agents(reader: Reader, run: RowMapping) -> dict[str, RowMapping]:
+def _agents(reader: Reader, run: Row) -> dict[str, Row]:
     """When each agent of the run worked, and how its first event ended."""
     started = EVENTS.c.started_at_unix_nano
     first = select(
@@ -95,7 +95,7 @@ def _agents(reader: Reader, run: RowMapping) -> dict[str, RowMapping]:
     return {row["agent_name"]: row for row in reader.rows(first.group_by(EVENTS.c.agent_name))}
 
 
-def _as_agent(node: Node, agents: Mapping[str, RowMapping]) -> Node:
+def _as_agent(node: Node, agents: Mapping[str, Row]) -> Node:
     if node["started_at_unix_nano"] is not None or node["id"] not in agents:
         return node
     agent = agents[node["id"]]

@@ -6,9 +6,9 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import ColumnElement, RowMapping, and_, not_, select
+from sqlalchemy import ColumnElement, and_, not_, select
 
-from ..storage import DAGNode, Reader, run_id_text
+from ..storage import DAGNode, Reader, Row, run_id_text
 from .errors import InvalidParameter, NotFound
 from .events import EVENTS, page_of
 from .parameters import EventsWanted, NodeEventsWanted
@@ -38,7 +38,7 @@ def _is_history() -> ColumnElement[bool]:
     return and_(EVENTS.c.event_subtype.is_distinct_from("start"), not_(of_a_node))
 
 
-def _latest_run_with(reader: Reader, node_id: str) -> RowMapping:
+def _latest_run_with(reader: Reader, node_id: str) -> Row:
     newest_first = (RUNS.c.started_at_unix_nano.desc(), RUNS.c.id.desc())
     statement = select(RUNS).join(NODES, NODES.c.run_id == RUNS.c.id).where(NODES.c.id == node_id)
     found = reader.rows(statement.order_by(*newest_first).limit(1))
@@ -48,7 +48,7 @@ def _latest_run_with(reader: Reader, node_id: str) -> RowMapping:
     return found[0]
 
 
-def _run_with(reader: Reader, node_id: str, run_id: UUID) -> RowMapping:
+def _run_with(reader: Reader, node_id: str, run_id: UUID) -> Row:
     run = find_run(reader, run_id)
     if not reader.rows(select(NODES.c.id).where(NODES.c.run_id == run_id, NODES.c.id == node_id)):
         message = f"run {run_id_text(run_id)} has no node {node_id[:80]!r}"

@@ -10,9 +10,9 @@ from uuid import UUID
 import orjson
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
-from sqlalchemy import BigInteger, ColumnElement, RowMapping, Select, case, func, literal, select, tuple_, type_coerce
+from sqlalchemy import BigInteger, ColumnElement, Select, case, func, literal, select, tuple_, type_coerce
 
-from ..storage import Reader
+from ..storage import Reader, Row
 from .attribute_json import exact_attributes_text
 from .errors import AnswerTooLarge
 from .events import LOGS, json_text, of_run, one_of
@@ -54,7 +54,7 @@ def log_rows(content: ColumnElement[Any], *more: ColumnElement[Any]) -> Select[A
     return select(*columns, json_text(LOGS.c.attributes).label("attributes"), content.label("content"), *more)
 
 
-def log_json(row: RowMapping) -> dict[str, Any]:
+def log_json(row: Row) -> dict[str, Any]:
     """What the row of a log says of itself."""
     owner = LogRecord if row["log_index"] < 0 else Span.Event
     attributes = exact_attributes_text(row["attributes"], row["otlp_residue"], owner)
@@ -80,7 +80,7 @@ def _filters(wanted: LogsWanted) -> list[ColumnElement[bool]]:
     return filters
 
 
-def _complete(reader: Reader, run: RowMapping, logs: Sequence[dict[str, Any]]) -> None:
+def _complete(reader: Reader, run: Row, logs: Sequence[dict[str, Any]]) -> None:
     """Gives the logs that were cut their whole contents."""
     characters = sum(log["content_length"] or 0 for log in logs)
     if characters > FULL_CHARACTERS_MAX:

@@ -9,9 +9,9 @@ from uuid import UUID
 
 import orjson
 import pyarrow as pa
-from sqlalchemy import ARRAY, BigInteger, ColumnElement, RowMapping, and_, bindparam, select
+from sqlalchemy import ARRAY, BigInteger, ColumnElement, and_, bindparam, select
 
-from ..storage import Reader, parse_event_id, run_id_text
+from ..storage import Reader, Row, parse_event_id, run_id_text
 from .event_json import event_texts, place_in_tree
 from .events import one_of_bound, owners_of_parts, with_origins
 from .histories import whole_attributes
@@ -20,7 +20,7 @@ from .runs import RUNS
 _RUN_SHOWN = ("id", "session_id", "name", "agent")
 
 
-def told_with_runs(reader: Reader, rows: pa.Table) -> tuple[Mapping[str, RowMapping], list[str]]:
+def told_with_runs(reader: Reader, rows: pa.Table) -> tuple[Mapping[str, Row], list[str]]:
     """The runs, by id, of the events in `rows` (those of ALL_EVENT_ROWS and `run_id`), and the events as JSON objects,
     in the order of the rows: with `run` for which run it was, and without a place in the run's tree. Raises
     AnswerTooLarge, see `whole_attributes`."""
@@ -38,7 +38,7 @@ def told_with_runs(reader: Reader, rows: pa.Table) -> tuple[Mapping[str, RowMapp
 
 
 def _parts_of_events(
-    reader: Reader, event_ids: Sequence[int], runs: Iterable[RowMapping]
+    reader: Reader, event_ids: Sequence[int], runs: Iterable[Row]
 ) -> dict[str, Counter[tuple[str, int]]]:
     """How many logs (`log_count`) and links (`link_count`) each event, by run and id, has."""
     bounds = {

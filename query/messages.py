@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, RowMapping, Select, func, select
+from sqlalchemy import ColumnElement, Select, func, select
 
-from ..storage import Message, Reader
+from ..storage import Message, Reader, Row
 from .errors import AnswerTooLarge
 from .event_brief import event_briefs
 from .events import EVENTS, of_run, one_of
@@ -45,12 +45,12 @@ def messages_cut() -> Select[Any]:
     return select(*columns, content, func.length(MESSAGES.c.content).label("content_length"))
 
 
-def message_json(row: RowMapping) -> dict[str, Any]:
+def message_json(row: Row) -> dict[str, Any]:
     """What the row of a message says of the message itself."""
     return {name: row[name] for name in _NAMES} | {"time_unix_nano": str(row["time_unix_nano"])}
 
 
-def _filters(run: RowMapping, wanted: MessagesWanted) -> list[ColumnElement[bool]]:
+def _filters(run: Row, wanted: MessagesWanted) -> list[ColumnElement[bool]]:
     named = [(name, getattr(wanted, name)) for name in ("sender", "recipient")]
     filters: list[ColumnElement[bool]] = [MESSAGES.c[name] == value for name, value in named if value is not None]
     if wanted.agent_name is not None:

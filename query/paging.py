@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Select, and_, or_
+from sqlalchemy import ColumnElement, Select, and_, or_
 
-from ..storage import Reader
+from ..storage import Reader, Row
 from .parameters import PageWanted, RowCursor
 
 
@@ -21,9 +21,7 @@ class Order:
     key: Any
     newest_first: bool = False
 
-    def page(
-        self, reader: Reader, statement: Select[Any], wanted: PageWanted
-    ) -> tuple[Sequence[RowMapping], str | None]:
+    def page(self, reader: Reader, statement: Select[Any], wanted: PageWanted) -> tuple[Sequence[Row], str | None]:
         """The rows of `statement` (which selects both columns) on the page, and the text of its cursor: None on the
         last page."""
         if wanted.cursor is not None:

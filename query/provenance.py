@@ -11,9 +11,9 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, RowMapping, func, select
+from sqlalchemy import ColumnElement, func, select
 
-from ..storage import Reader, event_id_text, parse_event_id
+from ..storage import Reader, Row, event_id_text, parse_event_id
 from .costs import COSTS, dollars
 from .errors import InvalidParameter
 from .event_brief import event_briefs
@@ -60,8 +60,8 @@ class _Place:
     through what came before it: model calls that lead to a tool's call stand beside it. Its steps are (run id, event
     id)."""
 
-    file: RowMapping
-    run: RowMapping
+    file: Row
+    run: Row
     event: Record | None
     path: Sequence[tuple[str, str]]
     cost_usd: float | None
@@ -71,16 +71,16 @@ class _Place:
         return file_json(self.file) | {"run": run, "event": self.event, "cost_usd": self.cost_usd}
 
 
-def _places(reader: Reader, files: Sequence[RowMapping]) -> list[_Place]:
+def _places(reader: Reader, files: Sequence[Row]) -> list[_Place]:
     """The place of each file, run by run: one tree is held at a time."""
-    by_run: defaultdict[str, list[RowMapping]] = defaultdict(list)
+    by_run: defaultdict[str, list[Row]] = defaultdict(list)
     for file in files:
         by_run[file["run_id"]].append(file)
     runs = reader.rows(select(RUNS).where(RUNS.c.id.in_(by_run))) if files else ()
     return [place for run in runs for place in _places_in(reader, run, by_run[run["id"]])]
 
 
-def _places_in(reader: Reader, run: RowMapping, files: Sequence[RowMapping]) -> Iterator[_Place]:
+def _places_in(reader: Reader, run: Row, files: Sequence[Row]) -> Iterator[_Place]:
     events = event_briefs(reader, run, (file["event_id"] for file in files))
     tree = tree_of(reader, run)
     costs = None if tree is None else _Costs(reader, run, tree)
@@ -107,7 +107,7 @@ def _positions(tree: Tree, event_ids: Iterable[str]) -> list[int]:
 class _Costs:
     """What the events of a run cost, by their place in its tree."""
 
-    def __init__(self, reader: Reader, run: RowMapping, tree: Tree) -> None:
+    def __init__(self, reader: Reader, run: Row, tree: Tree) -> None:
         told = (COSTS.c.run_id == run["id"], COSTS.c.event_id.is_not(None), COSTS.c.cost_usd.is_not(None))
         rows = reader.rows(select(COSTS.c.event_id, COSTS.c.cost_usd).where(*told))
         positions = _positions(tree, (row["event_id"] for row in rows))

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, RowMapping, Select, bindparam, select
+from sqlalchemy import ColumnElement, Select, bindparam, select
 
-from ..storage import ExecutionEvent, Reader, WorkflowRun, run_id_text
+from ..storage import ExecutionEvent, Reader, Row, WorkflowRun, run_id_text
 from .errors import NotFound
 from .paging import Order
 from .parameters import RunsWanted
@@ -25,7 +25,7 @@ def no_run(run_id: UUID, parameter: str = "run_id") -> NotFound:
     return NotFound(message, parameter=parameter)
 
 
-def find_run(reader: Reader, run_id: UUID, *, parameter: str = "run_id") -> RowMapping:
+def find_run(reader: Reader, run_id: UUID, *, parameter: str = "run_id") -> Row:
     """The row of the run that the parameter names. Raises NotFound."""
     found = reader.rows(_RUN, {"run_id": run_id})
     if not found:
@@ -33,7 +33,7 @@ def find_run(reader: Reader, run_id: UUID, *, parameter: str = "run_id") -> RowM
     return found[0]
 
 
-def run_json(run: RowMapping) -> dict[str, Any]:
+def run_json(run: Row) -> dict[str, Any]:
     """The run as the API shows it: ids in hex, moments as decimal text."""
     return {
         "id": run["id"],

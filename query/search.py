@@ -12,9 +12,9 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
-from sqlalchemy import ColumnElement, RowMapping, Select, and_, func, literal, literal_column, select, true, tuple_
+from sqlalchemy import ColumnElement, Select, and_, func, literal, literal_column, select, true, tuple_
 
-from ..storage import Reader
+from ..storage import Reader, Row
 from .events import ALL_EVENT_ROWS, EVENTS
 from .filter_sql import Where, asks_of_parts, of_events, of_runs
 from .many_runs import told_with_runs
@@ -57,7 +57,7 @@ def search_runs(reader: Reader, wanted: SearchWanted, effort: Effort = EFFORT) -
     """`{"runs": [...], "searched_to_unix_nano": ..., "next_cursor": ...}`."""
     where = Where.known_to(reader)
 
-    def read(window: Between, rows_max: int) -> Sequence[RowMapping]:
+    def read(window: Between, rows_max: int) -> Sequence[Row]:
         in_window = RUNS.c.started_at_unix_nano.between(*window)
         bounds = _bounds_of_runs(reader, in_window)
         of_their_events = EVENTS.c.started_at_unix_nano.between(*bounds)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import RowMapping, func, select
+from sqlalchemy import func, select
 
-from ..storage import Reader, Session
+from ..storage import Reader, Row, Session
 from .costs import spent_by_runs
 from .errors import NotFound
 from .paging import Order
@@ -63,13 +63,13 @@ def _runs_by_status(session_id: str) -> Any:
     )
 
 
-def _last_activity(session: RowMapping, by_status: Any) -> int:
+def _last_activity(session: Row, by_status: Any) -> int:
     """When a run of the session was last heard of, or whoever keeps the session says it was active."""
     said = session["last_active_at_unix_nano"] or session["created_at_unix_nano"]
     return max([said, *(row["last"] for row in by_status)])
 
 
-def _session_json(row: RowMapping) -> dict[str, Any]:
+def _session_json(row: Row) -> dict[str, Any]:
     last_active = row["last_active_at_unix_nano"]
     return {
         **{name: row[name] for name in ("id", "user_id", "name", "status")},

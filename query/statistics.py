@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, RowMapping, Select, func, literal_column, select, tuple_
+from sqlalchemy import ColumnElement, Select, func, literal_column, select, tuple_
 
-from ..storage import USAGE, Reader, run_id_text, usage_of
+from ..storage import USAGE, Reader, Row, run_id_text, usage_of
 from .attribute_json import number_json
 from .events import EVENTS, of_run
 from .runs import find_run
@@ -50,7 +50,7 @@ _PERCENTILE_NAMES = tuple(f"p{percentile}" for percentile in PERCENTILES)
 _NO_PERCENTILES = (None,) * len(PERCENTILES)
 
 
-def _figures(run: RowMapping) -> Select[Any]:
+def _figures(run: Row) -> Select[Any]:
     """One row for the run, and one for each of its agents, event types and models, and for each that used something."""
     event = usage_of(of_run(EVENTS, run))
     by = (event.c.agent_name, event.c.event_type, event.c.model, event.c.user)
@@ -68,19 +68,19 @@ def _figures(run: RowMapping) -> Select[Any]:
     ).group_by(func.grouping_sets(tuple_(), *(tuple_(column) for column in by)))
 
 
-def _percentiles(run: RowMapping) -> Select[Any]:
+def _percentiles(run: Row) -> Select[Any]:
     fractions: ColumnElement[Any] = literal_column(f"ARRAY[{', '.join(f'0.{number}' for number in PERCENTILES)}]")
     values = func.percentile_disc(fractions).within_group(func.nullif(EVENTS.c.duration_ns, 0))
     return select(values.label("values")).where(of_run(EVENTS, run))
 
 
-def _usage_by(name: str, groups: Iterable[RowMapping], *, key: str | None = None) -> list[dict[str, Any]]:
+def _usage_by(name: str, groups: Iterable[Row], *, key: str | None = None) -> list[dict[str, Any]]:
     """The groups that used something, the most tokens first; the name is null for events that have none."""
     users = [{name: row[key or name]} | _usage(row) for row in groups if row["usage_events"]]
     return sorted(users, key=lambda user: (-user["input_tokens"] - user["output_tokens"], user[name] or ""))
 
 
-def _usage(row: RowMapping) -> dict[str, Any]:
+def _usage(row: Row) -> dict[str, Any]:
     return {
         "events": row["usage_events"],
         "input_tokens": min(row["input_tokens"] or 0, _INT64_MAX),

@@ -9,9 +9,8 @@ from uuid import UUID
 import numpy as np
 import orjson
 import pyarrow as pa
-from sqlalchemy import RowMapping
 
-from ..storage import Reader, event_id_text
+from ..storage import Reader, Row, event_id_text
 from .errors import AnswerTooLarge, NotFound
 from .event_json import TEXT, event_texts, join, place_in_tree
 from .events import EVENT_ROWS, EVENTS, TREE_EVENTS_MAX, event_links, one_of, read_events, tree_from
@@ -40,13 +39,13 @@ def tree_answer(reader: Reader, run_id: UUID, wanted: TreeWanted) -> bytes | Ite
     return pieces if rows.num_rows > PIECE_EVENTS else b"".join(pieces)
 
 
-def _whole(reader: Reader, run: RowMapping) -> tuple[Tree, slice, pa.Table]:
+def _whole(reader: Reader, run: Row) -> tuple[Tree, slice, pa.Table]:
     rows = read_events(reader, EVENT_ROWS, run)
     tree = tree_from(rows)
     return tree, slice(0, len(tree.ids)), rows
 
 
-def _part(reader: Reader, run: RowMapping, wanted: TreeWanted) -> tuple[Tree, slice, pa.Table]:
+def _part(reader: Reader, run: Row, wanted: TreeWanted) -> tuple[Tree, slice, pa.Table]:
     """The tree, which part of it is wanted, and the events of that part, as many as may be shown."""
     _must_fit(run["event_count"], TREE_EVENTS_MAX, "events to find the part in")
     tree = tree_from(event_links(reader, run))
@@ -70,7 +69,7 @@ def _position(tree: Tree, event_id: int) -> int:
     return position
 
 
-def _head(run: RowMapping, tree: Tree, part: slice, *, left_out: int) -> bytes:
+def _head(run: Row, tree: Tree, part: slice, *, left_out: int) -> bytes:
     counts = {
         "run": run_json(run),
         "event_count": part.stop - part.start,

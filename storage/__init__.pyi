@@ -24,7 +24,7 @@ from .history_parts import histories_that_say
 from .ids import InvalidId, event_id_text, parse_event_id, parse_run_id, run_id_text
 from .persistence import CheckpointWarning, DualPersistenceManager
 from .preparing import PreparedBatch, prepare
-from .reading import Reader
+from .reading import Reader, Row
 from .repositories import (
     CheckpointRepository,
     CostRepository,
@@ -115,6 +115,7 @@ __all__ = [
     "QueryTooLarge",
     "Reader",
     "Resource",
+    "Row",
     "SchemaUnknown",
     "Scope",
     "Selecting",

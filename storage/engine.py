@@ -96,14 +96,18 @@ def _close(owner: duckdb.DuckDBPyConnection) -> None:
 
 
 class _ReadOnly(duckdb_engine.ConnectionWrapper):
-    """A connection that SQLAlchemy has begin its transactions."""
+    """A connection that SQLAlchemy has begin its transactions, by statements that are parsed once."""
 
     def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
         super().__init__(cursor)
         self._cursor = cursor
+        self._begin, self._rollback = cursor.extract_statements("BEGIN TRANSACTION READ ONLY; ROLLBACK")
 
     def begin(self) -> None:
-        self._cursor.execute("BEGIN TRANSACTION READ ONLY")
+        self._cursor.execute(self._begin)
+
+    def rollback(self) -> None:
+        self._cursor.execute(self._rollback)
 
 
 def _pooled(owner: duckdb.DuckDBPyConnection, wrapped: type[duckdb_engine.ConnectionWrapper]) -> Engine:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
-from sqlalchemy import ClauseElement, Connection, Dialect, Engine, Executable, RowMapping
+from sqlalchemy import ClauseElement, Connection, Dialect, Engine, Executable, SelectBase
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.compiler import SQLCompiler
 
@@ -25,6 +25,8 @@ from .few_rows import table_of
 PARSED_MAX = 128
 PARSED_CHARACTERS_MAX = 8192
 _TOLD_AGAIN_S = 0.05
+
+Row = Mapping[str, Any]
 _TOO_LARGE = "there is not memory enough for this just now; ask for less at once, with a smaller limit, or later again"
 
 # It advises relations. Those are planned twice, which for a run's events takes longer than that copy.
@@ -44,23 +46,35 @@ class Reader:
         self.ended = self.ended or reason
         native(self._connection).interrupt()
 
-    def rows(self, statement: Executable, values: Mapping[str, Any] | None = None) -> Sequence[RowMapping]:
-        """The rows of `statement`. VARIANT columns come as Python dicts. With `values` for its named parameters, a
-        statement that is kept is compiled once for all values."""
+    def rows(self, statement: Executable, values: Mapping[str, Any] | None = None) -> Sequence[Row]:
+        """The rows of `statement`, by the names of its columns. VARIANT columns come as Python dicts. With `values` for
+        its named parameters, passed as they are, a SELECT that is kept is compiled once for all values."""
+        if values is not None:
+            return self._kept_rows(statement, values)
         self._check_time()
-        # SQLAlchemy executes compiled statements too, but does not type them so.
-        told: Any = statement if values is None else _compiled(statement, self._connection.dialect)
-        return self._connection.execute(told, values).mappings().all()
+        found: Any = self._connection.execute(statement).mappings().all()
+        return list(found)
+
+    def _kept_rows(self, statement: Any, values: Mapping[str, Any]) -> Sequence[Row]:
+        says = _results(statement, self._connection.dialect)
+        found = self._execute(statement, values).fetchall()
+        return [
+            {name: say(value) if say else value for (name, say), value in zip(says, row, strict=True)} for row in found
+        ]
 
     def arrow(self, statement: ClauseElement, values: Mapping[str, Any] | None = None) -> pa.Table:
         """The result of `statement` by columns, with `values` for its named parameters. UUIDs come as text with dashes;
         bound values are passed as they are. A statement that is kept is compiled once for all values."""
+        return table_of(self._execute(statement, values or {}))
+
+    def _execute(self, statement: ClauseElement, values: Mapping[str, Any]) -> duckdb.DuckDBPyConnection:
+        """Without SQLAlchemy, which would take as long as the engine for what finds few rows."""
         self._check_time()
         compiled = _compiled(statement, self._connection.dialect)
-        said = compiled.construct_expanded_state(dict(values or {}))
+        said = compiled.construct_expanded_state(dict(values))
         bound = list(said.positional_parameters) if compiled.positional else []
         connection = native(self._connection)
-        return table_of(connection.execute(self._parsed.of(said.statement, connection), bound))
+        return connection.execute(self._parsed.of(said.statement, connection), bound)
 
     def _check_time(self) -> None:
         """Stops between statements too: an interrupt reaches only the one that runs."""
@@ -73,6 +87,13 @@ def _compiled(statement: ClauseElement, dialect: Dialect) -> SQLCompiler:
     compiled = statement.compile(dialect=dialect)
     assert isinstance(compiled, SQLCompiler)  # noqa: S101 only DDL compiles to anything else
     return compiled
+
+
+@lru_cache(maxsize=64)
+def _results(statement: SelectBase, dialect: Dialect) -> list[tuple[str, Any]]:
+    """Each column's name, and what makes the engine's values of it those of its type."""
+    columns = statement.selected_columns
+    return [(str(column.key), column.type.dialect_impl(dialect).result_processor(dialect, None)) for column in columns]
 
 
 class _Parsed:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import RowMapping, and_, func, select
+from sqlalchemy import and_, func, select
 
-from ...storage import Reader
+from ...storage import Reader, Row
 from ..events import EVENTS, RESOURCES
 from ..runs import RUNS
 from .services import SERVICE
@@ -51,7 +51,7 @@ def _calls(reader: Reader, first: int, last: int) -> Any:
     )
 
 
-def _bounds_of_runs(reader: Reader, first: int, last: int) -> RowMapping:
+def _bounds_of_runs(reader: Reader, first: int, last: int) -> Row:
     """Between which starts all spans lie that belong to runs of that time: parents may have started before it."""
     started, last_started = RUNS.c.started_at_unix_nano, RUNS.c.last_started_at_unix_nano
     bounds = (func.min(started).label("first"), func.max(last_started).label("last"))

@@ -22,8 +22,8 @@ from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, TracesData
-from sqlalchemy import RowMapping
 
+from ...storage import Row
 from ..asking import Asker
 from ..attribute_json import value_json
 from ..errors import InvalidParameter, NotFound
@@ -161,7 +161,7 @@ async def _find_trace_ids(source: _Source, request: Any) -> Fields:
     return {"trace_ids": [_found_id(run) for run in runs]}
 
 
-def _found_id(run: RowMapping) -> Fields:
+def _found_id(run: Row) -> Fields:
     start, end = Timestamp(), Timestamp()
     start.FromNanoseconds(run["started_at_unix_nano"])
     end.FromNanoseconds(max(run["completed_at_unix_nano"], run["last_started_at_unix_nano"]))
@@ -197,10 +197,10 @@ async def _find_traces(source: _Source, request: Any) -> AsyncIterator[bytes]:
         yield chunk
 
 
-async def _chunks_of(source: _Source, runs: Sequence[RowMapping]) -> AsyncIterator[bytes]:
+async def _chunks_of(source: _Source, runs: Sequence[Row]) -> AsyncIterator[bytes]:
     """The traces one after the other; more are read when those before have been taken."""
 
-    def read(part: Sequence[RowMapping]) -> list[bytes]:
+    def read(part: Sequence[Row]) -> list[bytes]:
         traces = otlp_traces(source.spans_in_bulk, source.asker.store, part)
         return [chunk for trace in traces for chunk in chunks(trace)]
 

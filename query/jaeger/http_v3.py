@@ -8,9 +8,8 @@ from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request, Response
-from sqlalchemy import RowMapping
 
-from ...storage import Store
+from ...storage import Row, Store
 from ..api import Ask, json_response
 from ..errors import InvalidParameter, NotFound
 from ..export_api import SpansInBulk
@@ -80,7 +79,7 @@ def _summary_json(summary: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-async def _as_otlp(request: Request, asker: Ask, runs: Sequence[RowMapping]) -> Response:
+async def _as_otlp(request: Request, asker: Ask, runs: Sequence[Row]) -> Response:
     choose = request.app.state.spans_in_bulk
     check_size(runs)
     blocks: list[bytes] = []
@@ -92,7 +91,7 @@ async def _as_otlp(request: Request, asker: Ask, runs: Sequence[RowMapping]) -> 
     return json_response(b'{"result":{"resourceSpans":[' + b",".join(blocks) + b"]}}")
 
 
-def _blocks(choose: SpansInBulk, store: Store, runs: Sequence[RowMapping]) -> list[bytes]:
+def _blocks(choose: SpansInBulk, store: Store, runs: Sequence[Row]) -> list[bytes]:
     """The blocks of spans of the runs as OTLP's JSON."""
     traces = otlp_traces(choose, store, runs)
     return [orjson.dumps(otlp_json(block)) for trace in traces for block in trace.resource_spans]

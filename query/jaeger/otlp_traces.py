@@ -7,9 +7,8 @@ from itertools import groupby
 from uuid import UUID
 
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, TracesData
-from sqlalchemy import RowMapping
 
-from ...storage import Store
+from ...storage import Row, Store
 from ..export_api import Spans, SpansInBulk
 
 # About as many as the bulk reader has on a page.
@@ -17,9 +16,9 @@ SPANS_TOGETHER_MAX = 8_192
 _INT64_MAX = (1 << 63) - 1
 
 
-def together(runs: Sequence[RowMapping]) -> Iterator[list[RowMapping]]:
+def together(runs: Sequence[Row]) -> Iterator[list[Row]]:
     """The runs in their order, in parts of at most SPANS_TOGETHER_MAX spans; a run that has more is one by itself."""
-    part: list[RowMapping] = []
+    part: list[Row] = []
     spans = 0
     for run in runs:
         if part and spans + run["event_count"] > SPANS_TOGETHER_MAX:
@@ -31,7 +30,7 @@ def together(runs: Sequence[RowMapping]) -> Iterator[list[RowMapping]]:
         yield part
 
 
-def otlp_traces(choose: SpansInBulk, store: Store, runs: Sequence[RowMapping]) -> list[TracesData]:
+def otlp_traces(choose: SpansInBulk, store: Store, runs: Sequence[Row]) -> list[TracesData]:
     """The traces of the runs, in their order, without those that have gone meanwhile.
 
     A span without an end, or with one before its start, ends where it started: Jaeger reckons durations without a sign,

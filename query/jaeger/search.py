@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, RowMapping, and_, select
+from sqlalchemy import ColumnElement, and_, select
 
-from ...storage import Reader
+from ...storage import Reader, Row
 from ..errors import AnswerTooLarge, InvalidParameter
 from ..events import EVENTS
 from ..runs import RUNS
@@ -48,7 +48,7 @@ class TraceSearch:
             raise InvalidParameter("the smallest duration is larger than the largest", parameter="maxDuration")
 
 
-def find_traces(reader: Reader, search: TraceSearch) -> Sequence[RowMapping]:
+def find_traces(reader: Reader, search: TraceSearch) -> Sequence[Row]:
     """The runs of the traces found, those that started last first."""
     overlaps = and_(RUNS.c.started_at_unix_nano <= search.last, RUNS.c.last_started_at_unix_nano >= search.first)
     found = RUNS.c.id.in_(select(EVENTS.c.run_id).where(*_conditions(reader, search)))
@@ -56,7 +56,7 @@ def find_traces(reader: Reader, search: TraceSearch) -> Sequence[RowMapping]:
     return reader.rows(select(RUNS).where(overlaps, found).order_by(*newest_first).limit(search.limit))
 
 
-def traces_by_id(reader: Reader, run_ids: Sequence[UUID]) -> Sequence[RowMapping]:
+def traces_by_id(reader: Reader, run_ids: Sequence[UUID]) -> Sequence[Row]:
     """The runs of these ids, as far as there are such and they have spans: log records may come first. Raises
     InvalidParameter past TRACES_MAX ids."""
     if len(run_ids) > TRACES_MAX:
@@ -65,7 +65,7 @@ def traces_by_id(reader: Reader, run_ids: Sequence[UUID]) -> Sequence[RowMapping
     return reader.rows(select(RUNS).where(RUNS.c.id.in_(run_ids), RUNS.c.event_count > 0).order_by(*order))
 
 
-def of_runs(table: Any, runs: Sequence[RowMapping], *, start: str = "started_at_unix_nano") -> ColumnElement[bool]:
+def of_runs(table: Any, runs: Sequence[Row], *, start: str = "started_at_unix_nano") -> ColumnElement[bool]:
     """Rows of `table` that belong to one of the runs; `start` is the column that holds the event's start. At least one
     run must be given."""
     first = min(run["started_at_unix_nano"] for run in runs)
@@ -73,7 +73,7 @@ def of_runs(table: Any, runs: Sequence[RowMapping], *, start: str = "started_at_
     return and_(table.c.run_id.in_([run["id"] for run in runs]), table.c[start].between(first, last))
 
 
-def check_size(runs: Sequence[RowMapping]) -> None:
+def check_size(runs: Sequence[Row]) -> None:
     """Raises AnswerTooLarge when the runs have more than SPANS_MAX spans together."""
     spans = sum(run["event_count"] for run in runs)
     if spans > SPANS_MAX:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import RowMapping, func, select, tuple_
+from sqlalchemy import func, select, tuple_
 
-from ...storage import Reader
+from ...storage import Reader, Row
 from ..events import EVENTS, RESOURCES
 from .search import TraceSearch, find_traces, of_runs
 from .services import SERVICE
@@ -20,18 +20,18 @@ def find_summaries(reader: Reader, search: TraceSearch) -> list[dict[str, Any]]:
     return summaries(reader, find_traces(reader, search))
 
 
-def summaries(reader: Reader, runs: Sequence[RowMapping]) -> list[dict[str, Any]]:
+def summaries(reader: Reader, runs: Sequence[Row]) -> list[dict[str, Any]]:
     """A summary of the trace of each run, in the order of the runs."""
     if not runs:
         return []
-    by_trace: dict[str, list[RowMapping]] = {}
+    by_trace: dict[str, list[Row]] = {}
     for row in reader.rows(_figures(runs)):
         by_trace.setdefault(row["run_id"], []).append(row)
     orphans = {row["run_id"]: row["orphans"] for row in reader.rows(_orphans(runs))}
     return [_summary(run["id"], by_trace.get(run["id"], []), orphans.get(run["id"], 0)) for run in runs]
 
 
-def _summary(run_id: str, services: list[RowMapping], orphans: int) -> dict[str, Any]:
+def _summary(run_id: str, services: list[Row], orphans: int) -> dict[str, Any]:
     roots = [row for row in services if row["root_started_at"] is not None]
     root = min(roots, key=lambda row: row["root_started_at"], default=None)
     return {
@@ -49,7 +49,7 @@ def _summary(run_id: str, services: list[RowMapping], orphans: int) -> dict[str,
     }
 
 
-def _figures(runs: Sequence[RowMapping]) -> Any:
+def _figures(runs: Sequence[Row]) -> Any:
     """A row for each service of each run, by name."""
     is_root = EVENTS.c.parent_event_id.is_(None)
     # A span that has not ended ends for now where it started.
@@ -72,7 +72,7 @@ def _figures(runs: Sequence[RowMapping]) -> Any:
     )
 
 
-def _orphans(runs: Sequence[RowMapping]) -> Any:
+def _orphans(runs: Sequence[Row]) -> Any:
     """How many spans of each run have a parent that is not there."""
     parent = EVENTS.alias("parent")
     stored = select(parent.c.run_id, parent.c.id).where(of_runs(parent, runs))

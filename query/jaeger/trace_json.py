@@ -10,9 +10,9 @@ import pyarrow as pa
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource as OtlpResource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
-from sqlalchemy import RowMapping, select
+from sqlalchemy import select
 
-from ...storage import Reader, event_id_text
+from ...storage import Reader, Row, event_id_text
 from ..attribute_json import AttributeOwner
 from ..events import EVENTS, LINKS, LOGS, RESOURCES, SCOPES, json_text
 from ..histories import whole_attributes
@@ -25,7 +25,7 @@ _BATCH_ROWS = 4096
 _Event = tuple[str, int]
 
 
-def traces_json(reader: Reader, runs: Sequence[RowMapping]) -> Iterator[bytes]:
+def traces_json(reader: Reader, runs: Sequence[Row]) -> Iterator[bytes]:
     """The traces of the runs, each a JSON object, in the order of the runs. Raises AnswerTooLarge."""
     check_size(runs)
     if not runs:
@@ -94,7 +94,7 @@ class _Trace:
 class _Origins:
     """The resources of the runs' spans as processes, and their scopes as tags."""
 
-    def __init__(self, reader: Reader, runs: Sequence[RowMapping]) -> None:
+    def __init__(self, reader: Reader, runs: Sequence[Row]) -> None:
         of_spans = of_runs(EVENTS, runs)
         resources = select(
             RESOURCES.c.id,
@@ -114,7 +114,7 @@ def _process(resource: Json) -> Json:
     return {"serviceName": resource["service"], "tags": [each for each in tags if each["key"] != "service.name"]}
 
 
-def _logs(reader: Reader, runs: Sequence[RowMapping]) -> dict[_Event, list[orjson.Fragment]]:
+def _logs(reader: Reader, runs: Sequence[Row]) -> dict[_Event, list[orjson.Fragment]]:
     of_spans = (of_runs(LOGS, runs, start="event_started_at_unix_nano"), LOGS.c.log_index >= 0)
     logs: dict[_Event, list[orjson.Fragment]] = {}
     for row in _rows(reader, _LOGS.where(*of_spans).order_by(LOGS.c.time_unix_nano, LOGS.c.log_index)):
@@ -124,7 +124,7 @@ def _logs(reader: Reader, runs: Sequence[RowMapping]) -> dict[_Event, list[orjso
     return logs
 
 
-def _links(reader: Reader, runs: Sequence[RowMapping]) -> dict[_Event, list[Json]]:
+def _links(reader: Reader, runs: Sequence[Row]) -> dict[_Event, list[Json]]:
     statement = _LINKS.where(of_runs(LINKS, runs, start="event_started_at_unix_nano"))
     links: dict[_Event, list[Json]] = {}
     for row in _rows(reader, statement.order_by(LINKS.c.link_index)):

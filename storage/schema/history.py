@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import ARRAY, RowMapping, Select, select
+from sqlalchemy import ARRAY, Select, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ..errors import StorageError
@@ -31,7 +31,8 @@ class HistoryPart(Base):
 
 _PARTS: Any = HistoryPart.__table__
 
-Ask = Callable[[Select[Any]], Iterable[RowMapping]]
+# Runs a statement and gives its rows, mappings by column.
+Ask = Callable[[Select[Any]], Iterable[Any]]
 
 
 class Histories:
@@ -39,7 +40,7 @@ class Histories:
     object. `ask` runs a statement. Raises StorageError where a part is missing."""
 
     def __init__(self, ask: Ask, ids: Iterable[str | None]) -> None:
-        self._parts: dict[str, RowMapping] = {}
+        self._parts: dict[str, Any] = {}
         self._lengths: dict[str, int] = {}
         missing = sorted({history_id for history_id in ids if history_id is not None})
         while missing:
