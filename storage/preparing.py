@@ -5,14 +5,16 @@ It is a good part of a write's work, and can be done in another process: what co
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from .arriving_usage import arriving_usage
 from .batch import EventParts, Origins, SpanBatch
 from .histories import take_histories
+from .identity import Settlement
 from .runs import run_deltas
 from .variant import RowsWithAttributes, with_attributes
 
@@ -21,7 +23,8 @@ _OF_THE_RUN = ["session_id", "service_name"]
 
 @dataclass(frozen=True)
 class PreparedBatch:
-    """A SpanBatch ready to be written: rows with their attributes, and what the batch says about its runs."""
+    """A SpanBatch ready to be written: rows with their attributes, and what the batch says about its runs, were all its
+    spans new. Rows of events have besides what is stored of them what they say of their run."""
 
     runs: pa.Table
     resources: RowsWithAttributes
@@ -31,6 +34,17 @@ class PreparedBatch:
     links: RowsWithAttributes | None
     records: dict[str, pa.Table]
     history_parts: pa.Table | None
+
+    def saying_what_is_kept(self, settlement: Settlement) -> PreparedBatch:
+        """The same rows, and what those that are kept say of their runs. Whose usage counts is left to `counting` in
+        runs that have others besides."""
+        rows = self.events.rows
+        kept = pa.array(settlement.keep)
+        runs = run_deltas(rows.set_column(rows.column_names.index("id"), "id", pa.array(settlement.ids)).filter(kept))
+        dropped_from = rows["run_id"].filter(pc.invert(kept)).combine_chunks()
+        as_told = self.runs.filter(pc.invert(pc.is_in(self.runs["id"], dropped_from)))
+        usage_revision = as_told["usage_revision"].take(pc.index_in(runs["id"], as_told["id"].combine_chunks()))
+        return replace(self, runs=runs.append_column("usage_revision", usage_revision))
 
 
 def prepare(batch: SpanBatch) -> PreparedBatch:
@@ -46,7 +60,7 @@ def prepare(batch: SpanBatch) -> PreparedBatch:
         runs=run_deltas(batch.events).append_column("usage_revision", usage.usage_revision),
         resources=prepare_origins(batch.resources),
         scopes=prepare_origins(batch.scopes),
-        events=with_attributes(events, attributes),
+        events=_with_columns(with_attributes(events, attributes), batch.events.select(_OF_THE_RUN)),
         logs=_of(batch.logs) if batch.logs else None,
         links=_of(batch.links) if batch.links else None,
         records=batch.records,
@@ -58,6 +72,14 @@ def prepare(batch: SpanBatch) -> PreparedBatch:
 def prepare_origins(origins: Origins) -> RowsWithAttributes:
     """The same rows for the same object: telemetry comes from few origins."""
     return with_attributes(origins.table, origins.attributes)
+
+
+def _with_columns(prepared: RowsWithAttributes, others: pa.Table) -> RowsWithAttributes:
+    """With columns that are not stored."""
+    rows = prepared.rows
+    for name in others.column_names:
+        rows = rows.append_column(name, others[name])
+    return replace(prepared, rows=rows)
 
 
 def _of(parts: EventParts) -> RowsWithAttributes:

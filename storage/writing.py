@@ -1,8 +1,8 @@
 """Writes: one batch, one transaction, parents before children.
 
 The run's row comes first. What its upsert returns tells new runs from known ones: only a known run can hold a span
-already, so only there the store is asked for spans with the same id, within the run's time bounds. Run counts are
-taken as if nothing were repeated, and corrected in the rare case that something was.
+already, so only there the store is asked for spans with the same id, within the run's time bounds. Runs are written as
+if no span came again; in the rare case that one did, all is taken back and written by what is new.
 """
 
 from __future__ import annotations
@@ -55,6 +55,15 @@ class _KnownRun(NamedTuple):
 
 
 _WriteRuns = Callable[[pa.Table], list[_KnownRun]]
+
+
+class _NotAllNew(Exception):
+    """Not all spans of the batch are stored, or not under the ids that they came with: its runs are others than it
+    says."""
+
+    def __init__(self, batch: PreparedBatch, settlement: Settlement) -> None:
+        super().__init__()
+        self.batch, self.settlement = batch, settlement
 
 
 class Writer:
@@ -138,26 +147,39 @@ class Writer:
             self._has_failed = False
 
     def _written(self, batch: PreparedBatch | PreparedHashed) -> WriteOutcome:
+        self._large_values.come(_tables_of(batch))
+        try:
+            return self._taken_for_new(batch)
+        except _NotAllNew as found:
+            return self._of_what_is_kept(found.batch, found.settlement)
+
+    def _taken_for_new(self, batch: PreparedBatch | PreparedHashed) -> WriteOutcome:
         """Runs that this process has not met are taken for new: nearly always right, and cheaper than looking. The
         table's key refuses the batch where it is wrong, and it is written again the careful way."""
-        self._large_values.come(_tables_of(batch))
         try:
             return self._in_transaction(batch, self._insert_runs)
         except duckdb.ConstraintException:
             return self._in_transaction(batch, self._upsert_runs)
 
+    def _of_what_is_kept(self, batch: PreparedBatch, settlement: Settlement) -> WriteOutcome:
+        if not settlement.keep.any():
+            return WriteOutcome(stored=0, repeated=len(settlement.keep), replaced=0)
+        return self._in_transaction(batch.saying_what_is_kept(settlement), self._upsert_runs, settlement)
+
     def _on_arrival(self, batch: PreparedBatch | PreparedHashed) -> AbstractContextManager[None]:
         wanted = self.compacts_arrivals and isinstance(batch, PreparedBatch) and can_arrive_compacted(batch)
         return self._compaction.on_arrival() if wanted else nullcontext()
 
-    def _in_transaction(self, batch: PreparedBatch | PreparedHashed, write_runs: _WriteRuns) -> WriteOutcome:
+    def _in_transaction(
+        self, batch: PreparedBatch | PreparedHashed, write_runs: _WriteRuns, settlement: Settlement | None = None
+    ) -> WriteOutcome:
         committed = False
         # Before it, so that what fails then is not told of a batch that is stored.
         self._compaction.fold_arrivals()
         self._statements.keep()
         try:
             with self._on_arrival(batch), self._damage.transaction(self._connection):
-                outcome = self._store(batch, write_runs)
+                outcome = self._store(batch, write_runs, settlement)
             committed = True
             self.commits.done()
         finally:
@@ -176,13 +198,15 @@ class Writer:
             finally:
                 self._holder.close()
 
-    def _store(self, batch: PreparedBatch | PreparedHashed, write_runs: _WriteRuns) -> WriteOutcome:
+    def _store(
+        self, batch: PreparedBatch | PreparedHashed, write_runs: _WriteRuns, settlement: Settlement | None
+    ) -> WriteOutcome:
         for table, origins in (("resources", batch.resources), ("scopes", batch.scopes)):
             self._insert_origins(table, origins)
         known_runs = self._write_runs(batch.runs, write_runs) if batch.runs.num_rows else []
         if isinstance(batch, PreparedHashed):
             return self._store_hashed(batch, known_runs)
-        return self._store_events(batch, known_runs)
+        return self._store_events(batch, settlement or self._settlement(batch, known_runs))
 
     def _store_hashed(self, batch: PreparedHashed, known_runs: list[_KnownRun]) -> WriteOutcome:
         bounds = [batch.since, batch.until, batch.earliest]
@@ -202,16 +226,23 @@ class Writer:
             self._insert_records(batch.records, batch.rows.rows.select(_OF_THE_EVENT), is_new)
         return WriteOutcome(stored=len(new), repeated=len(stored) + batch.repeated, replaced=0)
 
-    def _store_events(self, batch: PreparedBatch, known_runs: list[_KnownRun]) -> WriteOutcome:
+    def _settlement(self, batch: PreparedBatch, known_runs: list[_KnownRun]) -> Settlement:
+        """Raises _NotAllNew where the runs are not as they were written."""
         events = batch.events.rows
         settlement = settle(events, self._namesakes(events, known_runs))
+        if settlement.keep.all() and not _has_renamed_roots(events, settlement):
+            return settlement
+        raise _NotAllNew(batch, settlement)
+
+    def _store_events(self, batch: PreparedBatch, settlement: Settlement) -> WriteOutcome:
+        events = batch.events.rows
         replaced = [(run_id, self._delete_event(run_id, event_id)) for run_id, event_id in settlement.replaced]
         if batch.history_parts:
             self._insert_history(batch.history_parts)
         settled = _settled(batch.events, settlement, self.commits.stamp())
         self._insert("execution_events", self._compaction.arrived(settled))
-        if not settlement.keep.all() or replaced:
-            self._correct(events, settlement, replaced)
+        if replaced:
+            self._uncount(replaced)
         owners = _columns_of_events(events, settlement)
         for table, parts in (("event_logs", batch.logs), ("event_links", batch.links)):
             if parts:
@@ -271,16 +302,11 @@ class Writer:
         [[status]] = self._connection.execute(_DELETE_EVENT, [run_id, event_id]).fetchall()
         return str(status)
 
-    def _correct(self, events: pa.Table, settlement: Settlement, replaced: list[tuple[bytes, str]]) -> None:
-        """Takes what was not new, and the `replaced` (run id, status), off the runs' counts."""
-        gone = events.select(["run_id", "status"]).filter(pa.array(~settlement.keep))
-        no_more = pa.table(
-            {
-                "run_id": pa.array([run_id for run_id, _ in replaced], pa.binary(16)),
-                "status": pa.array([status for _, status in replaced], pa.string()),
-            }
-        )
-        self._statements.execute(_CORRECT_COUNTS, incoming=pa.concat_tables([gone, no_more]))
+    def _uncount(self, replaced: list[tuple[bytes, str]]) -> None:
+        """Takes events that are no more, given by run id and status, off the runs' counts."""
+        run_ids, status = zip(*replaced, strict=True)
+        gone = pa.table({"run_id": pa.array(run_ids, pa.binary(16)), "status": pa.array(status, pa.string())})
+        self._statements.execute(_CORRECT_COUNTS, incoming=gone)
 
     def _insert(self, table: str, new: RowsWithAttributes, conflict: str = "") -> None:
         if not new.rows.num_rows:
@@ -347,6 +373,11 @@ def _insert_statement(table: str, new: RowsWithAttributes, conflict: str) -> str
         f"INSERT INTO {table} BY NAME SELECT {', '.join(selected)}, {new.expression} AS attributes "  # noqa: S608
         f"FROM {new.source} {conflict}"
     )
+
+
+def _has_renamed_roots(events: pa.Table, settlement: Settlement) -> bool:
+    renamed = settlement.ids != events["id"].to_numpy()
+    return bool(renamed.any() and (renamed & events["parent_event_id"].is_null().to_numpy()).any())
 
 
 def _settled(events: RowsWithAttributes, settlement: Settlement, stamp: int) -> RowsWithAttributes:

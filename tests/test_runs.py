@@ -17,7 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 from sqlalchemy import RowMapping, select
 
 from clew.collector.projection import read_requests
-from clew.storage import Session, Store, WorkflowRun
+from clew.storage import ExecutionEvent, Session, Store, WorkflowRun
 from clew.storage.runs import DEFAULT_SESSION, run_deltas
 
 DETERMINISTIC = settings(derandomize=True, database=None, deadline=None, max_examples=100)
@@ -153,6 +153,39 @@ def test_a_resource_names_the_session_where_the_span_does_not(store: Store) -> N
     block.resource.attributes.append(_pair("session.id", "of the resource"))
     send(store, block)
     assert run(store)["session_id"] == "of the resource"
+
+
+@pytest.mark.parametrize("beside", [(), (2,)])
+def test_a_span_that_is_not_stored_says_nothing_of_its_run(store: Store, beside: tuple[int, ...]) -> None:
+    """One that came before and says otherwise this time is dropped, and the run is as what is stored of it; what came
+    beside is told."""
+    send(store, span(1, end=0), span(3, parent=1, end=150))
+    before = run(store)
+    again = span(3, parent=1, end=900, name="other", service="s", session__id="other", gen_ai__agent__name="Other")
+    send(store, again, *(span(number, parent=1, end=170) for number in beside))
+    after = run(store)
+    grown = {"event_count": 2 + len(beside), "completed_at_unix_nano": 170 if beside else 150}
+    touched = ("revision", "usage_revision") if beside else ()
+    assert {name: value for name, value in after.items() if name not in touched} == {
+        name: value for name, value in (dict(before) | grown).items() if name not in touched
+    }
+
+
+def test_a_span_that_comes_twice_in_a_group_is_told_once(store: Store) -> None:
+    """The second does not count, in a run that nobody has heard of."""
+    send(store, span(1, parent=9), span(1, parent=9, end=900, failed=True, session__id="other"))
+    row = run(store)
+    assert (row["event_count"], row["error_count"], row["completed_at_unix_nano"]) == (1, 0, 200)
+    assert row["session_id"] == DEFAULT_SESSION
+
+
+def test_a_runs_root_is_an_event_of_it(store: Store) -> None:
+    """Where it shares a span id with an event that was there before, it is known by the id it was given."""
+    send(store, span(1, parent=9, start=50))
+    send(store, span(1, name="root"))
+    with store.read() as reader:
+        [root] = reader.rows(select(ExecutionEvent.id).where(ExecutionEvent.name == "root"))
+    assert run(store)["root_event_id"] == root["id"] != f"{1:016x}"
 
 
 # --- by order and by model --------------------------------------------------------------------------------------------
