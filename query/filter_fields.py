@@ -53,13 +53,14 @@ class Kind(Enum):
 @dataclass(frozen=True)
 class Field:
     """A field by its full name. `column` is of the owner's table; `words` are the names of its numbers, where it has
-    them; `key` that of an attribute within the column."""
+    them, `vocabulary` all texts that it may be, where these are few; `key` that of an attribute within the column."""
 
     name: str
     owner: Owner
     column: Any
     kind: Kind
     words: tuple[tuple[str, int], ...] = ()
+    vocabulary: tuple[str, ...] = ()
     key: str | None = None
 
     @property
@@ -95,6 +96,8 @@ def read_value(field: Field, text: str, *, quoted: bool) -> Value:
     """The value that `text` is for the field. Raises ValueError, which says what the field holds."""
     if field.words:
         return _word(field, text)
+    if field.vocabulary and text not in field.vocabulary:
+        raise ValueError(f"{field.name} is one of {', '.join(field.vocabulary)}, not {text[:80]!r}")
     read = _READERS.get(field.kind)
     if field.kind is Kind.TEXT or (field.kind is Kind.ANY and quoted):
         return text
@@ -247,8 +250,8 @@ def _fields() -> Iterator[Field]:
     for owner, table in _TABLES.items():
         for column in table.c:
             if column.name not in _NOT_ASKED and f"{table.name}.{column.name}" not in _NOT_ASKED:
-                words = _WORDS.get(column.name, ())
-                yield Field(owner.value + column.name, owner, column, _kind(column), words)
+                words, vocabulary = _WORDS.get(column.name, ()), tuple(column.info.get("words", ()))
+                yield Field(owner.value + column.name, owner, column, _kind(column), words, vocabulary)
     lasted = func.greatest(0, RUNS.c.completed_at_unix_nano - RUNS.c.started_at_unix_nano, type_=BigInteger)
     sent = func.coalesce(EVENTS.c.otel_span_id, EVENTS.c.id, type_=EVENTS.c.id.type)
     yield Field("span_id", Owner.EVENT, sent, Kind.EVENT_ID)

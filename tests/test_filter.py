@@ -234,7 +234,7 @@ def _of_any(field: str, values: Values) -> st.SearchStrategy[Meaning]:
 
 
 def _of_text(field: str, values: Values) -> st.SearchStrategy[Meaning]:
-    literals = st.sampled_from([*TEXTS, "failed", "completed"])
+    literals = st.sampled_from(["failed", "completed", "running"] if field == "status" else TEXTS)
     return _tests(field, values, literals) | _ordered(field, values, literals) | _matched(field, values)
 
 
@@ -420,6 +420,9 @@ def test_what_the_language_says(store: Store, rows: Rows, text: str, found: list
         ("input_tokens = many", 15, "a whole number"),
         ("input_tokens =~ '1.'", 16, "a whole number"),
         ("kind = ROUND", 7, "SERVER"),
+        ("status = error", 9, "status is one of pending, running, completed, failed, skipped, not 'error'"),
+        ("name = x and run.status in (completed, done)", 39, "run.status is one of"),
+        ("type = llm", 7, "agent_call"),
         ("kind > CLIENT", 5, "has no order"),
         ("run_id > 1", 9, "32 hex digits"),
         ('attributes["x"] > true', 16, "has no order"),

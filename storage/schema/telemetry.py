@@ -12,7 +12,7 @@ from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column, object_session, relationship, synonym
 from sqlalchemy.orm.exc import DetachedInstanceError
 
-from ..conventions import AGENT_ROLES, EVENT_SUBTYPES, EVENT_TYPES
+from ..conventions import AGENT_ROLES, EVENT_STATUSES, EVENT_SUBTYPES, EVENT_TYPES
 from . import event_values, origin
 from .base import Base, EventId, HexInt64, HexUuid, OfRun, RunId, Variant, Word, new_id
 from .history import with_histories
@@ -21,8 +21,6 @@ from .moments import Moment
 
 if TYPE_CHECKING:
     from .workflow import DAGNode, File, Message, Session, Task, WorkflowRun, WorkflowStep
-
-EVENT_STATUSES = ("pending", "running", "completed", "failed", "skipped")
 
 
 class Resource(Base):
