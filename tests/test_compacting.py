@@ -286,7 +286,7 @@ def test_a_busy_store_is_left_alone(filled: Store) -> None:
 
 def test_a_busy_store_is_kept_up_for_readers(filled: Store) -> None:
     """While somebody reads, what comes is compacted as it comes, and usage counted; nothing is compacted again."""
-    batch = read_requests([request(range(PORTION_ROWS))]).batch
+    batch = read_requests([request(range(3 * PORTION_ROWS + 100, 4 * PORTION_ROWS))]).batch
     with closing(Upkeep(filled, idle_s=DEADLINE_S)) as kept_up, filled.read():
         filled.write_spans(batch)
         assert kept_up._step() < DEADLINE_S

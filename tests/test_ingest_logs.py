@@ -29,14 +29,14 @@ from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 from prometheus_client import CollectorRegistry
-from sqlalchemy import RowMapping, select
+from sqlalchemy import select
 
 from clew.collector.intake import LARGE_BYTES, Intake
 from clew.collector.log_records import read_log_requests
 from clew.collector.outcomes import Busy, Malformed
 from clew.collector.signals import LOGS
 from clew.exporter.otlp import run_as_otlp
-from clew.storage import EventLog, SpanBatch, Store, WorkflowRun, WriteOutcome
+from clew.storage import EventLog, Row, SpanBatch, Store, WorkflowRun, WriteOutcome
 
 from .conftest import Gate
 from .log_requests import EVENT, RUN, record, request, send, send_spans, spans
@@ -47,7 +47,7 @@ TIMEOUT_S = 60
 DETERMINISTIC = settings(derandomize=True, database=None, deadline=None, max_examples=60)
 
 
-def stored(store: Store) -> Sequence[RowMapping]:
+def stored(store: Store) -> Sequence[Row]:
     """The stored log records by time, after a look at what must always hold."""
     logs = EventLog.__table__
     with store.read() as reader:
@@ -62,7 +62,7 @@ def stored(store: Store) -> Sequence[RowMapping]:
     return rows
 
 
-def the_run(store: Store) -> RowMapping:
+def the_run(store: Store) -> Row:
     with store.read() as reader:
         [row] = reader.rows(select(WorkflowRun.__table__).where(WorkflowRun.id == RUN))
     return row

@@ -45,7 +45,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from prometheus_client import CollectorRegistry
-from sqlalchemy import RowMapping, select
+from sqlalchemy import select
 
 from clew.collector.intake import Intake
 from clew.collector.metric_points import read_metric_requests
@@ -53,7 +53,7 @@ from clew.collector.otlp_json import request_from_json
 from clew.collector.outcomes import Malformed
 from clew.collector.signals import METRICS
 from clew.exporter.otlp import metrics_as_otlp
-from clew.storage import Store, WorkflowMetric, WorkflowRun, WriteOutcome
+from clew.storage import Row, Store, WorkflowMetric, WorkflowRun, WriteOutcome
 
 EXPORT = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 PROTOBUF = {"content-type": "application/x-protobuf"}
@@ -106,7 +106,7 @@ def send(store: Store, *requests: bytes) -> WriteOutcome:
     return store.write_hashed(read_metric_requests(list(requests)).batch)
 
 
-def stored(store: Store) -> Sequence[RowMapping]:
+def stored(store: Store) -> Sequence[Row]:
     points = WorkflowMetric.__table__
     with store.read() as reader:
         return reader.rows(select(points).order_by(points.c.time_unix_nano, points.c.id))

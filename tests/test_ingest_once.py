@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
-from sqlalchemy import RowMapping, select, text
+from sqlalchemy import select, text
 
 from clew.collector.intake import Intake
 from clew.collector.outcomes import Malformed, Outcome, Unavailable
@@ -20,6 +20,7 @@ from clew.storage import (
     EventLog,
     ExecutionEvent,
     Resource,
+    Row,
     Scope,
     Session,
     Store,
@@ -69,7 +70,7 @@ def send(store: Store, *requests: bytes) -> WriteOutcome:
     return store.write_spans(batch)
 
 
-def rows(store: Store, table: type[Base]) -> Sequence[RowMapping]:
+def rows(store: Store, table: type[Base]) -> Sequence[Row]:
     with store.read() as reader:
         return reader.rows(select(table.__table__))
 

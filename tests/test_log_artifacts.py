@@ -9,10 +9,10 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue, KeyValueList
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
-from sqlalchemy import RowMapping, select
+from sqlalchemy import select
 
 from clew.collector.projection import read_requests
-from clew.storage import ApprovalRequest, Checkpoint, EventLog, File, Message, Store
+from clew.storage import ApprovalRequest, Checkpoint, EventLog, File, Message, Row, Store
 
 from .log_requests import EVENT, RUN, record, request, send, send_spans, spans
 
@@ -25,7 +25,7 @@ def pairs(**said: str | int) -> list[KeyValue]:
     ]
 
 
-def rows_of(store: Store, model: Any) -> Sequence[RowMapping]:
+def rows_of(store: Store, model: Any) -> Sequence[Row]:
     with store.read() as reader:
         return reader.rows(select(model.__table__).where(model.run_id == RUN))
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
-from sqlalchemy import RowMapping, select
+from sqlalchemy import select
 
 from clew.collector.projection import read_requests
 from clew.storage import (
@@ -31,6 +31,7 @@ from clew.storage import (
     File,
     Message,
     Project,
+    Row,
     Store,
     Task,
     WorkflowRun,
@@ -105,7 +106,7 @@ def send(store: Store, *spans: Span) -> None:
 def rows(store: Store, table: type[Base], *columns: str) -> list[Any]:
     """The table's rows, or of these columns tuples, sorted."""
     with store.read() as reader:
-        found: Sequence[RowMapping] = reader.rows(select(table.__table__))
+        found: Sequence[Row] = reader.rows(select(table.__table__))
     return sorted((tuple(row[name] for name in columns) for row in found), key=repr) if columns else list(found)
 
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
-from sqlalchemy import RowMapping, select
+from sqlalchemy import select
 
 from clew.collector.projection import read_requests
-from clew.storage import ExecutionEvent, Session, Store, WorkflowRun
+from clew.storage import ExecutionEvent, Row, Session, Store, WorkflowRun
 from clew.storage.runs import DEFAULT_SESSION, run_deltas
 
 DETERMINISTIC = settings(derandomize=True, database=None, deadline=None, max_examples=100)
@@ -63,7 +63,7 @@ def send(store: Store, *spans: ResourceSpans) -> None:
     store.write_spans(batch)
 
 
-def run(store: Store, run_id: UUID = RUN) -> RowMapping:
+def run(store: Store, run_id: UUID = RUN) -> Row:
     with store.read() as reader:
         [row] = reader.rows(select(WorkflowRun.__table__).where(WorkflowRun.id == run_id))
         sessions = {session["id"] for session in reader.rows(select(Session.__table__))}

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from sqlalchemy import Engine, func, literal
-from sqlalchemy.event import listen, remove
+from sqlalchemy import func, literal
 
 from clew.collector.projection import read_requests
 from clew.query import search_windows
@@ -282,18 +282,11 @@ def _windows(
     """The windows of a search that finds so much in the first ones, then nothing, and how many statements it took to
     find them."""
     windows: list[Between] = []
-    statements: list[str] = []
     timeline = Timeline(EVENTS.c.started_at_unix_nano, func.sum(literal(1)))
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        statements.append(statement)
-
-    with store.read() as reader:
-        listen(Engine, "before_cursor_execute", note)
-        rows = chain(found, repeat([]))
+    rows = chain(found, repeat([]))
+    with store.read() as reader, patch.object(reader, "rows", wraps=reader.rows) as asked:
         timeline.search(reader, wanted, lambda window, _: windows.append(window) or next(rows), effort)
-        remove(Engine, "before_cursor_execute", note)
-    return windows, len(statements)
+    return windows, asked.call_count
 
 
 def _spans_at(moments: Sequence[int]) -> bytes:
