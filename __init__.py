@@ -42,3 +42,7 @@ if not TYPE_CHECKING:
         module, attribute = _PLACES[name]
         found = import_module(module, __name__)
         return found if attribute is None else getattr(found, attribute)
+
+    def __dir__() -> list[str]:
+        """With what is not loaded yet, for whoever completes names."""
+        return sorted({*globals(), *__all__})

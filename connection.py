@@ -61,14 +61,15 @@ class Connection:
         """The events of a run by start, one after the other."""
         return Rows(self._client, f"/api/runs/{self._client.run_id(run_id)}/events", "events", {})
 
-    def statistics(self, run_id: str | None = None, **asked: str | int | None) -> _Record:
-        """The figures of one run; without one, those of any events: `filter`, `since`, `until`, `group_by`, `every` and
-        so on are the parameters of /api/statistics."""
+    def statistics(self, run_id: str | None = None, **asked: str | int | Sequence[str] | None) -> _Record:
+        """The figures of one run; without one, those of any events: `filter`, `since`, `until`, `group_by` (a field or
+        several), `every` and so on are the parameters of /api/statistics."""
         if run_id is not None:
             if asked:
                 raise ClientError("the figures of one run take nothing else; name it in `filter` instead: run_id = …")
             return self._get(f"/api/runs/{self._client.run_id(run_id)}/statistics")
-        return self._get("/api/statistics", **asked)
+        told = {name: said if isinstance(said, str | int | None) else ",".join(said) for name, said in asked.items()}
+        return self._get("/api/statistics", **told)
 
     def search(self, filter: str = "", *, since: str | None = None, until: str | None = None) -> Rows:  # noqa: A002
         """The events of all runs that the filter means, newest first, each with its `run`."""

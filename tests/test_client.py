@@ -212,6 +212,13 @@ def test_one_run_takes_no_other_words(faces: tuple[Connection, Connection]) -> N
             asked.statistics(RUN, group_by="agent")
 
 
+def test_fields_to_group_by_may_be_a_list(faces: tuple[Connection, Connection]) -> None:
+    """It is as if they were written with commas."""
+    for asked in faces:
+        listed, written = asked.statistics(group_by=["agent", "model"]), asked.statistics(group_by="agent,model")
+        assert listed["groups"] == written["groups"] != []
+
+
 def test_rows_left_out_are_told(faces: tuple[Connection, Connection]) -> None:
     """Unless fewer were asked for."""
     for asked in faces:

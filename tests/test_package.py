@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import clew
 from clew import storage
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,6 +98,11 @@ def test_the_wheel_says_what_storage_has(wheel: Path) -> None:
     """Names are imported as the stub says where they are, so it has to come along."""
     assert "clew/storage/__init__.pyi" in zipfile.ZipFile(wheel).namelist()
     assert all(getattr(storage, name) is not None for name in storage.__all__)
+
+
+def test_names_are_completed_before_they_are_loaded() -> None:
+    """`clew.` and the tabulator key show what there is."""
+    assert {"connect", "open", "record", "run", "ClientError"} <= set(dir(clew))
 
 
 def test_whoever_receives_loads_no_database() -> None:
