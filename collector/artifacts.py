@@ -15,7 +15,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..storage.batch import AttributeColumns, EventParts
+from ..storage.batch import SAID_AGAIN, AttributeColumns, EventParts
 from ..storage.conversation import (
     CONVERSATION_CONTEXT_KEYS,
     CONVERSATION_KEYS,
@@ -54,13 +54,15 @@ class Said(NamedTuple):
 def artifacts_of(
     columns: Columns, attributes: AttributeColumns, lookup: Lookup, logs: EventParts | None
 ) -> dict[str, pa.Table | None]:
-    """Rows of files, messages, checkpoints and approval_requests, with `event_row`."""
+    """Rows of files, messages, checkpoints and approval_requests, with `event_row`; messages with `said_again` (see
+    `SpanBatch`)."""
     rows = _told(_span_events(logs), columns)
     told = {(row["event_row"], row["file_path"]) for row in rows["files"]}
     written = _written_files(columns, attributes, lookup)
     rows["files"] += [row for row in written if (row["event_row"], row["file_path"]) not in told]
     rows["messages"] = _each_once(rows["messages"] + _conversations(columns, attributes))
-    return {table: _table(found, _SCHEMAS[table]) for table, found in rows.items()}
+    schemas = _SCHEMAS | {"messages": _SCHEMAS["messages"].append(SAID_AGAIN)}
+    return {table: _table(found, schemas[table]) for table, found in rows.items()}
 
 
 def artifacts_of_records(columns: Columns, attributes: AttributeColumns, names: pa.Array) -> dict[str, pa.Table]:
@@ -204,10 +206,12 @@ def _message_row(
 
 
 def _each_once(messages: list[Row]) -> list[Row]:
-    """The first of those that say the same in the same session."""
+    """The first of those that say the same in the same session, with those by whom it is `said_again`, in order."""
     first: dict[bytes, Row] = {}
     for message in sorted(messages, key=lambda message: message["time_unix_nano"]):
-        first.setdefault(message["content_hash"], message)
+        found = first.setdefault(message["content_hash"], message | {"said_again": []})
+        if found["event_row"] != message["event_row"]:
+            found["said_again"].append(message)
     return list(first.values())
 
 
@@ -239,9 +243,11 @@ def _approval(_name: str, said: Said, columns: Columns) -> list[Row]:
 
 
 def _row_id(columns: Columns, said: Said, kind: str) -> bytes:
-    """The same id whenever the same span says it again."""
+    """The same id whenever the same span says it again, see `storage.identity`."""
     run_id, event_id = columns["run_id"][said.event_row].as_py(), columns["id"][said.event_row].as_py()
-    return blake2b(b"%s %s %d %d" % (kind.encode(), run_id, event_id or 0, said.place), digest_size=16).digest()
+    span = b"%d %d" % tuple(_of(columns, name, said.event_row) or 0 for name in ("kind", "started_at_unix_nano"))
+    content = b"%s %s %d %s %d" % (kind.encode(), run_id, event_id or 0, span, said.place)
+    return blake2b(content, digest_size=16).digest()
 
 
 def _of(columns: Columns, name: str, row: int) -> Any:

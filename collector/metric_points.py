@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from time import time_ns
 from typing import Any
 
 import pyarrow as pa
@@ -115,6 +116,7 @@ def _row(point: _Point) -> dict[str, Any]:
     linked = next((exemplar for exemplar in _exemplars(point) if any(exemplar.trace_id)), None)
     time = min(point.value.time_unix_nano, _TIME_MAX)
     met_at = time if linked is None else min(linked.time_unix_nano, _TIME_MAX) or time
+    is_placed_by_arrival = linked is not None and not met_at
     return {
         "point_id": _hash(otlp, point),
         "run_id": linked.trace_id if linked else None,
@@ -130,8 +132,8 @@ def _row(point: _Point) -> dict[str, Any]:
         "otlp": otlp,
         "session_id": point.resource["session_id"],
         "service_name": point.resource["service_name"],
-        "met_at_unix_nano": met_at,
-        "is_placed_by_arrival": False,
+        "met_at_unix_nano": time_ns() if is_placed_by_arrival else met_at,
+        "is_placed_by_arrival": is_placed_by_arrival,
     }
 
 

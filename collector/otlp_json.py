@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from functools import cache
 from typing import Any
 
@@ -26,6 +27,7 @@ DEPTH_MAX = 100
 
 _ID_NAMES = frozenset({"trace_id", "span_id", "parent_span_id"})
 _NOT_AN_ID = b"\xff"
+_DIGITS_MAX = 20
 
 # A field's JSON value and the depth of its message → the value that protobuf takes. Raises _Unfit.
 _Read = Callable[[Any, int], Any]
@@ -164,11 +166,20 @@ def _integer_reader(lowest: int, highest: int) -> _Read:
 
 def _integer(value: Any) -> int:
     try:
-        if isinstance(value, str) or (isinstance(value, float) and value.is_integer()):
+        if isinstance(value, float) and value.is_integer():
             return int(value)
-    except ValueError:
+        if isinstance(value, str):
+            return int(value) if value.lstrip("-").isdecimal() else _whole(Decimal(value))
+    except (ValueError, ArithmeticError):
         pass
     raise _Unfit(f"expected an integer, found {_described(value)}")
+
+
+def _whole(number: Decimal) -> int:
+    """Raises ArithmeticError where it is none, or has more digits than an integer of 64 bits."""
+    if number.is_finite() and number.adjusted() < _DIGITS_MAX and number == number.to_integral_value():
+        return int(number)
+    raise ArithmeticError
 
 
 def _read_number(value: Any, _depth: int) -> float:

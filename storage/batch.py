@@ -115,6 +115,19 @@ class EventParts:
     attributes: AttributeColumns
 
 
+# Which other events say a message that one said first, in order, and what differs then.
+_SAYING = {
+    "event_row": pa.int32(),
+    "log_index": pa.int64(),
+    "step_id": pa.string(),
+    "node_id": pa.string(),
+    "recipient": pa.string(),
+    "tokens": pa.int64(),
+    "time_unix_nano": pa.int64(),
+}
+SAID_AGAIN = pa.field("said_again", pa.list_(pa.struct(list(_SAYING.items()))))
+
+
 @dataclass(frozen=True)
 class SpanBatch:
     """Spans that are stored together or not at all.
@@ -123,6 +136,7 @@ class SpanBatch:
     `linked_run_id` as 16 bytes), and besides `session_id` (text or null) and `service_name` for their runs. `id` is
     the OTel span id; the store decides what becomes of spans that share one. `logs` and `links`: None for none.
     `records`: what the events bring along for other tables, see `records`; tables with `event_row`, ids as 16 bytes.
+    Messages are those that were not said before in the batch, with SAID_AGAIN.
     """
 
     events: pa.Table

@@ -6,7 +6,7 @@ looked for among what was stored of its time. A record of a run that nobody has 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -45,9 +45,9 @@ class HashedBatch:
 
 @dataclass(frozen=True)
 class PreparedHashed:
-    """A HashedBatch ready to be written, without the `repeated` rows that it held twice: rows with their attributes,
-    and `runs`, those that it mentions. `since` and `until` bound the times of its rows but those of time 0, which is
-    none: then `earliest` is 0, else it says no more."""
+    """A HashedBatch ready to be written, without the rows that are `repeated`: rows with their attributes and, besides
+    what is stored, what they say of their runs; and `runs`, those that it mentions. `since` and `until` bound the times
+    of its rows but those of time 0, which is none: then `earliest` is 0, else it says no more."""
 
     table: str
     runs: pa.Table
@@ -60,6 +60,13 @@ class PreparedHashed:
     records: dict[str, pa.Table]
     is_placed_by_arrival: bool
     repeated: int
+
+    def of(self, new: npt.NDArray[np.int64]) -> PreparedHashed:
+        """Only these rows, in this order, the others being repeated."""
+        rows = self.rows.take(new)
+        records = {table: _of_rows(brought, new) for table, brought in self.records.items()}
+        repeated = self.repeated + len(self.rows.rows) - len(new)
+        return replace(self, rows=rows, runs=mentioned_runs(rows.rows), records=records, repeated=repeated)
 
     @property
     def hashes(self) -> pa.Table:
@@ -82,21 +89,23 @@ def prepare_hashed(batch: HashedBatch) -> PreparedHashed:
     _, first = np.unique(batch.rows[key].to_numpy(), return_index=True)
     first.sort()
     rows = with_attributes(batch.rows.drop_columns(_OF_THE_RUN), batch.attributes)
+    rows = rows.beside(batch.rows.select(_OF_THE_RUN))
     times = batch.rows[time].to_numpy()
     told = times[times != 0]
-    return PreparedHashed(
+    prepared = PreparedHashed(
         table=batch.table,
         runs=mentioned_runs(batch.rows),
         resources=prepare_origins(batch.resources),
         scopes=prepare_origins(batch.scopes),
-        rows=rows if len(first) == len(times) else rows.take(first),
+        rows=rows,
         since=int(told.min(initial=times.max())),
         until=int(times.max()),
         earliest=int(times.min()),
-        records={table: _of_rows(brought, first) for table, brought in batch.records.items()},
+        records=batch.records,
         is_placed_by_arrival=bool(batch.rows["is_placed_by_arrival"].to_numpy().any()),
-        repeated=len(times) - len(first),
+        repeated=0,
     )
+    return prepared if len(first) == len(times) else prepared.of(first)
 
 
 def _of_rows(brought: pa.Table, kept: npt.NDArray[np.int64]) -> pa.Table:

@@ -60,7 +60,7 @@ def prepare(batch: SpanBatch) -> PreparedBatch:
         runs=run_deltas(batch.events).append_column("usage_revision", usage.usage_revision),
         resources=prepare_origins(batch.resources),
         scopes=prepare_origins(batch.scopes),
-        events=_with_columns(with_attributes(events, attributes), batch.events.select(_OF_THE_RUN)),
+        events=with_attributes(events, attributes).beside(batch.events.select(_OF_THE_RUN)),
         logs=_of(batch.logs) if batch.logs else None,
         links=_of(batch.links) if batch.links else None,
         records=batch.records,
@@ -72,14 +72,6 @@ def prepare(batch: SpanBatch) -> PreparedBatch:
 def prepare_origins(origins: Origins) -> RowsWithAttributes:
     """The same rows for the same object: telemetry comes from few origins."""
     return with_attributes(origins.table, origins.attributes)
-
-
-def _with_columns(prepared: RowsWithAttributes, others: pa.Table) -> RowsWithAttributes:
-    """With columns that are not stored."""
-    rows = prepared.rows
-    for name in others.column_names:
-        rows = rows.append_column(name, others[name])
-    return replace(prepared, rows=rows)
 
 
 def _of(parts: EventParts) -> RowsWithAttributes:

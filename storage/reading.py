@@ -25,6 +25,8 @@ from .few_rows import table_of
 PARSED_MAX = 128
 PARSED_CHARACTERS_MAX = 8192
 _TOLD_AGAIN_S = 0.05
+# Whoever asks again within that time has stayed.
+AWAY_S = 2.0
 
 Row = Mapping[str, Any]
 _TOO_LARGE = "there is not memory enough for this just now; ask for less at once, with a smaller limit, or later again"
@@ -121,13 +123,15 @@ class Audience:
 
     def __init__(self) -> None:
         self._waiting = 0
-        self._left_at = -math.inf
+        self._came_at = self._left_at = -math.inf
         self._turn = threading.Lock()
 
     @contextmanager
     def waits(self) -> Iterator[None]:
         """Somebody waits within."""
         with self._turn:
+            if self.away_s >= AWAY_S:
+                self._came_at = time.monotonic()
             self._waiting += 1
         try:
             yield
@@ -140,6 +144,11 @@ class Audience:
     def away_s(self) -> float:
         """For how many seconds nobody has waited: 0 while somebody does, infinite before anybody did."""
         return 0.0 if self._waiting else time.monotonic() - self._left_at
+
+    @property
+    def here_s(self) -> float | None:
+        """For how many seconds somebody has asked, never pausing for AWAY_S; None while nobody does."""
+        return time.monotonic() - self._came_at if self.away_s < AWAY_S else None
 
 
 class Reads:

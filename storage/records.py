@@ -8,6 +8,14 @@ events say of one thing: it is as its earliest event says, and lasts from the fi
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from .batch import SAID_AGAIN
+
 _BY_EVENTS_ONLY = ("agent_runs", "cost_records")
 _BY_LOGS_TOO = ("messages", "files", "checkpoints")
 
@@ -16,6 +24,22 @@ DELETE_OWN = [
     for tables, told_itself in ((_BY_EVENTS_ONLY, ""), (_BY_LOGS_TOO, " AND log_index IS NULL"))
     for table in tables
 ]
+
+
+def told_by_kept(rows: pa.Table, kept: npt.NDArray[np.bool_]) -> pa.Table:
+    """The rows that events which are kept bring along; a message whose first sayer is not is the next one's."""
+    if SAID_AGAIN.name not in rows.column_names:
+        return rows.filter(pa.array(kept[rows["event_row"].to_numpy()]))
+    told = rows.drop_columns(SAID_AGAIN.name)
+    if kept.all():
+        return told
+    messages = [_as_said_by_kept(message, kept) for message in rows.to_pylist()]
+    return pa.Table.from_pylist([message for message in messages if message], told.schema)
+
+
+def _as_said_by_kept(message: dict[str, Any], kept: npt.NDArray[np.bool_]) -> dict[str, Any] | None:
+    sayings = [message, *message[SAID_AGAIN.name]]
+    return next((message | said for said in sayings if kept[said["event_row"]]), None)
 
 
 def _plain(table: str, **types: str) -> str:

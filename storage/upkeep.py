@@ -18,6 +18,8 @@ IDLE_S = 2.0
 BUSY_SHARE_MAX = 0.25
 # Below it there is room for what takes a write a third more.
 ROOMY_SHARE_MAX = 0.5
+# How long readers are left both cores beside writes, for nothing but what makes later questions quicker.
+UNDISTURBED_S = 30.0
 # How long ago the last read was that still tells of somebody who is going to read.
 WATCHED_S = 60.0
 # Runs of which nothing started for so long are likely over.
@@ -28,9 +30,9 @@ _log = logging.getLogger("clew.upkeep")
 
 class Upkeep:
     """Keeps a store up on a thread of its own: all the time while nobody wants anything of it; half of it while it is
-    read, so that readers find the other half; a quarter while something is written. While much is written, only usage
-    is counted, and that only for somebody who reads. What comes is compacted as it comes where somebody reads, or where
-    writes leave the time."""
+    read, so that readers find the other half; a quarter while something is written, and then not in the first
+    UNDISTURBED_S of somebody who reads. While much is written, only usage is counted, and that only for somebody who
+    reads. What comes is compacted as it comes where somebody reads, or where writes leave the time."""
 
     def __init__(self, store: Store, *, idle_s: float = IDLE_S) -> None:
         self._store = store
@@ -88,7 +90,8 @@ class Upkeep:
     def _small_portion(self, *, is_busy: bool) -> bool:
         """As `_portion`. Runs that are going on change all the time: they are left until they are quiet."""
         counted = self._store.count_usage(quiet_s=QUIET_S)
-        if is_busy:
+        here_s = self._store.audience.here_s
+        if is_busy or (here_s is not None and here_s < UNDISTURBED_S):
             return bool(counted)
         return bool(self._store.compact() or self._store.note_texts() or counted)
 

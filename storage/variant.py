@@ -42,6 +42,13 @@ class RowsWithAttributes:
         """Some of the rows."""
         return replace(self, rows=self.rows.take(pa.array(numbers)))
 
+    def beside(self, others: pa.Table) -> RowsWithAttributes:
+        """With columns that are not stored."""
+        rows = self.rows
+        for name in others.column_names:
+            rows = rows.append_column(name, others[name])
+        return replace(self, rows=rows)
+
     @property
     def source(self) -> str:
         """What stands behind FROM."""

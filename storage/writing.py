@@ -8,11 +8,10 @@ if no span came again; in the rare case that one did, all is taken back and writ
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from time import monotonic
-from typing import NamedTuple
 
 import duckdb
 import numpy as np
@@ -29,13 +28,14 @@ from .engine import EngineMemory, native
 from .errors import WriteFailed
 from .hashed import PreparedHashed
 from .identity import Settlement, settle
+from .known import Known
 from .large_values import LargeValues
 from .preparing import PreparedBatch
-from .records import DELETE_OWN, JOINED, STATEMENTS
+from .records import DELETE_OWN, JOINED, STATEMENTS, told_by_kept
+from .run_rows import Gone, KnownRun, RunRows
 from .statements import Statements
 from .variant import RowsWithAttributes
 
-KNOWN_KEYS_MAX = 200_000
 # So many rows, stored or compacted, fill memory with some hundred megabytes that nobody asked for.
 MUCH_ROWS = 1_000_000
 
@@ -44,26 +44,16 @@ _KNOWN = ("sessions", "runs", "resources", "scopes", "history_parts")
 Bools = npt.NDArray[np.bool_]
 
 
-class _KnownRun(NamedTuple):
-    """A run, there before the batch or not; the bounds of its events' start times, the batch's included, and how many
-    events it had before."""
-
-    id: bytes
-    started_at: int
-    last_started_at: int
-    event_count: int
-
-
-_WriteRuns = Callable[[pa.Table], list[_KnownRun]]
+_WriteRuns = Callable[[RunRows, pa.Table], list[KnownRun]]
 
 
 class _NotAllNew(Exception):
-    """Not all spans of the batch are stored, or not under the ids that they came with: its runs are others than it
-    says."""
+    """Not all that came is to be stored, or not under the ids that it came with, and so the runs are others than the
+    batch says; what to write instead."""
 
-    def __init__(self, batch: PreparedBatch, settlement: Settlement) -> None:
+    def __init__(self, rest: PreparedBatch | PreparedHashed, settlement: Settlement | None = None) -> None:
         super().__init__()
-        self.batch, self.settlement = batch, settlement
+        self.rest, self.settlement = rest, settlement
 
 
 class Writer:
@@ -84,7 +74,8 @@ class Writer:
         self._rows_since_given_back = 0
         self.compacts_arrivals = False
         self.commits = Commits(engine)
-        self._known: dict[str, _Known] = {name: _Known() for name in _KNOWN}
+        self._known: dict[str, Known] = {name: Known() for name in _KNOWN}
+        self._runs = RunRows(self._statements, self._known["runs"], self._known["sessions"])
 
     def write(self, batch: PreparedBatch | PreparedHashed) -> WriteOutcome:
         """Stores the batch, see `Store.write_spans` and `Store.write_hashed`."""
@@ -151,20 +142,15 @@ class Writer:
         try:
             return self._taken_for_new(batch)
         except _NotAllNew as found:
-            return self._of_what_is_kept(found.batch, found.settlement)
+            return self._in_transaction(found.rest, RunRows.upsert, found.settlement)
 
     def _taken_for_new(self, batch: PreparedBatch | PreparedHashed) -> WriteOutcome:
         """Runs that this process has not met are taken for new: nearly always right, and cheaper than looking. The
         table's key refuses the batch where it is wrong, and it is written again the careful way."""
         try:
-            return self._in_transaction(batch, self._insert_runs)
+            return self._in_transaction(batch, RunRows.insert)
         except duckdb.ConstraintException:
-            return self._in_transaction(batch, self._upsert_runs)
-
-    def _of_what_is_kept(self, batch: PreparedBatch, settlement: Settlement) -> WriteOutcome:
-        if not settlement.keep.any():
-            return WriteOutcome(stored=0, repeated=len(settlement.keep), replaced=0)
-        return self._in_transaction(batch.saying_what_is_kept(settlement), self._upsert_runs, settlement)
+            return self._in_transaction(batch, RunRows.upsert)
 
     def _on_arrival(self, batch: PreparedBatch | PreparedHashed) -> AbstractContextManager[None]:
         wanted = self.compacts_arrivals and isinstance(batch, PreparedBatch) and can_arrive_compacted(batch)
@@ -203,12 +189,12 @@ class Writer:
     ) -> WriteOutcome:
         for table, origins in (("resources", batch.resources), ("scopes", batch.scopes)):
             self._insert_origins(table, origins)
-        known_runs = self._write_runs(batch.runs, write_runs) if batch.runs.num_rows else []
+        known_runs = write_runs(self._runs, batch.runs) if batch.runs.num_rows else []
         if isinstance(batch, PreparedHashed):
             return self._store_hashed(batch, known_runs)
         return self._store_events(batch, settlement or self._settlement(batch, known_runs))
 
-    def _store_hashed(self, batch: PreparedHashed, known_runs: list[_KnownRun]) -> WriteOutcome:
+    def _store_hashed(self, batch: PreparedHashed, known_runs: list[KnownRun]) -> WriteOutcome:
         bounds = [batch.since, batch.until, batch.earliest]
         if batch.is_placed_by_arrival:  # and may have arrived before at another time of its run
             bounds = [
@@ -218,31 +204,31 @@ class Writer:
             ]
         hashes = batch.hashes
         stored = self._statements.execute(batch.stored_hashes, bounds, incoming=hashes).fetchnumpy()["hash"]
-        new = np.flatnonzero(~np.isin(hashes["hash"].to_numpy(), stored))
-        rows = batch.rows.take(new) if len(stored) else batch.rows
-        self._insert(batch.table, _stamped(rows, self.commits.stamp()))
+        if len(stored):
+            raise _NotAllNew(batch.of(np.flatnonzero(~np.isin(hashes["hash"].to_numpy(), stored))))
+        self._insert(batch.table, _stamped(batch.rows, self.commits.stamp()))
         if batch.records:
-            is_new = np.isin(np.arange(len(hashes)), new)
-            self._insert_records(batch.records, batch.rows.rows.select(_OF_THE_EVENT), is_new)
-        return WriteOutcome(stored=len(new), repeated=len(stored) + batch.repeated, replaced=0)
+            every = np.ones(len(hashes), dtype=bool)
+            self._insert_records(batch.records, batch.rows.rows.select(_OF_THE_EVENT), every)
+        return WriteOutcome(stored=len(hashes), repeated=batch.repeated, replaced=0)
 
-    def _settlement(self, batch: PreparedBatch, known_runs: list[_KnownRun]) -> Settlement:
+    def _settlement(self, batch: PreparedBatch, known_runs: list[KnownRun]) -> Settlement:
         """Raises _NotAllNew where the runs are not as they were written."""
         events = batch.events.rows
         settlement = settle(events, self._namesakes(events, known_runs))
         if settlement.keep.all() and not _has_renamed_roots(events, settlement):
             return settlement
-        raise _NotAllNew(batch, settlement)
+        raise _NotAllNew(batch.saying_what_is_kept(settlement), settlement)
 
     def _store_events(self, batch: PreparedBatch, settlement: Settlement) -> WriteOutcome:
         events = batch.events.rows
-        replaced = [(run_id, self._delete_event(run_id, event_id)) for run_id, event_id in settlement.replaced]
+        replaced = [self._delete_event(run_id, event_id) for run_id, event_id in settlement.replaced]
         if batch.history_parts:
             self._insert_history(batch.history_parts)
         settled = _settled(batch.events, settlement, self.commits.stamp())
         self._insert("execution_events", self._compaction.arrived(settled))
         if replaced:
-            self._uncount(replaced)
+            self._runs.uncount(replaced)
         owners = _columns_of_events(events, settlement)
         for table, parts in (("event_logs", batch.logs), ("event_links", batch.links)):
             if parts:
@@ -265,25 +251,7 @@ class Writer:
         if new:
             self._insert_rows(_INSERT_HISTORY, incoming=parts.filter(pa.array([part in new for part in ids])))
 
-    def _write_runs(self, runs: pa.Table, write_runs: _WriteRuns) -> list[_KnownRun]:
-        """Brings the runs up to date; returns at least those that were there before."""
-        if self._known["sessions"].new_among(runs["session_id"].unique().to_pylist()):
-            self._insert_rows(_INSERT_SESSIONS, runs=runs)
-        return write_runs(runs)
-
-    def _insert_runs(self, runs: pa.Table) -> list[_KnownRun]:
-        if len(self._known["runs"].new_among(runs["id"].to_pylist())) < runs.num_rows:
-            return self._upsert_runs(runs)
-        self._insert_rows(_INSERT_RUNS, runs=runs)
-        return []
-
-    def _upsert_runs(self, runs: pa.Table) -> list[_KnownRun]:
-        self._known["runs"].new_among(runs["id"].to_pylist())
-        upserted = self._statements.execute_kept(_UPSERT_RUNS, runs=runs).fetchall()
-        added = dict(zip(runs["id"].to_pylist(), runs["event_count"].to_pylist(), strict=True))
-        return [_KnownRun(*run)._replace(event_count=run[-1] - added[run[0]]) for run in upserted]
-
-    def _namesakes(self, events: pa.Table, known_runs: list[_KnownRun]) -> pa.Table | None:
+    def _namesakes(self, events: pa.Table, known_runs: list[KnownRun]) -> pa.Table | None:
         """The stored events that share run and span id with one of `events`."""
         known_runs = [run for run in known_runs if run.event_count]
         if not known_runs:
@@ -295,18 +263,11 @@ class Writer:
         ).fetchall()
         return pa.Table.from_pylist([dict(zip(_NAMESAKE_COLUMNS, row, strict=True)) for row in found])
 
-    def _delete_event(self, run_id: bytes, event_id: int) -> str:
-        """Returns the status that the event had."""
+    def _delete_event(self, run_id: bytes, event_id: int) -> Gone:
         for statement in _DELETE_PARTS:
             self._connection.execute(statement, [run_id, event_id])
-        [[status]] = self._connection.execute(_DELETE_EVENT, [run_id, event_id]).fetchall()
-        return str(status)
-
-    def _uncount(self, replaced: list[tuple[bytes, str]]) -> None:
-        """Takes events that are no more, given by run id and status, off the runs' counts."""
-        run_ids, status = zip(*replaced, strict=True)
-        gone = pa.table({"run_id": pa.array(run_ids, pa.binary(16)), "status": pa.array(status, pa.string())})
-        self._statements.execute(_CORRECT_COUNTS, incoming=gone)
+        [[status, is_root]] = self._connection.execute(_DELETE_EVENT, [run_id, event_id]).fetchall()
+        return Gone(run_id, status == "failed", is_root)
 
     def _insert(self, table: str, new: RowsWithAttributes, conflict: str = "") -> None:
         if not new.rows.num_rows:
@@ -317,7 +278,9 @@ class Writer:
         for table, statement in STATEMENTS.items():
             if table in records:
                 execute = self._statements.execute if table in JOINED else self._statements.execute_kept
-                execute(f"{statement} RETURNING 1", incoming=_with_owners(records[table], owners, kept))
+                rows = _with_owners(told_by_kept(records[table], kept), owners)
+                if rows.num_rows:
+                    execute(f"{statement} RETURNING 1", incoming=rows)
 
     def _insert_rows(self, statement: str, **tables: pa.Table | None) -> None:
         """What is returned is for nobody. But several threads do not insert then: row groups that these fill are in
@@ -338,30 +301,6 @@ def _tables_of(batch: PreparedBatch | PreparedHashed) -> Iterator[tuple[str, lis
         yield name, [each.rows, each.pairs] if each.pairs else [each.rows]
     for name, rows in batch.records.items():
         yield name, [rows]
-
-
-_Key = str | int | bytes
-
-
-class _Known:
-    """Keys of rows that are in the store for certain. Forgets all when full."""
-
-    def __init__(self) -> None:
-        self._committed: set[_Key] = set()
-        self._uncommitted: set[_Key] = set()
-
-    def new_among(self, keys: Iterable[_Key]) -> set[_Key]:
-        """The keys not known; from the commit on they are."""
-        new = set(keys) - self._committed
-        self._uncommitted |= new
-        return new
-
-    def settle(self, *, committed: bool) -> None:
-        if committed:
-            self._committed |= self._uncommitted
-        self._uncommitted.clear()
-        if len(self._committed) > KNOWN_KEYS_MAX:
-            self._committed.clear()
 
 
 _AS_UUID = ("run_id", "linked_run_id", "history_id")
@@ -398,7 +337,8 @@ def _stamped(new: RowsWithAttributes, stamp: int) -> RowsWithAttributes:
 
 def _of_events(parts: RowsWithAttributes, owners: pa.Table, kept: Bools) -> RowsWithAttributes:
     """The logs or links of events that are kept, each with what it repeats of its event."""
-    rows = _with_owners(parts.rows, owners, kept)
+    rows = parts.rows if kept.all() else parts.rows.filter(pa.array(kept[parts.rows["event_row"].to_numpy()]))
+    rows = _with_owners(rows, owners)
     names = [name for name in parts.names if name != "event_row"]
     return replace(parts, rows=rows, names=[*names, *_OF_THE_EVENT])
 
@@ -410,10 +350,8 @@ def _columns_of_events(events: pa.Table, settlement: Settlement) -> pa.Table:
     return pa.table([events["run_id"], pa.array(settlement.ids), events["started_at_unix_nano"]], names=_OF_THE_EVENT)
 
 
-def _with_owners(rows: pa.Table, owners: pa.Table, kept: Bools) -> pa.Table:
-    """The rows of owners that are kept, `event_row`, the row of the owner, replaced by the owner's columns."""
-    if not kept.all():
-        rows = rows.filter(pa.array(kept[rows["event_row"].to_numpy()]))
+def _with_owners(rows: pa.Table, owners: pa.Table) -> pa.Table:
+    """The rows with `event_row`, the row of the owner, replaced by the owner's columns."""
     of_owners = owners.take(rows["event_row"])
     rows = rows.drop_columns("event_row")
     for name in owners.column_names:
@@ -421,48 +359,10 @@ def _with_owners(rows: pa.Table, owners: pa.Table, kept: Bools) -> pa.Table:
     return rows
 
 
-_INSERT_SESSIONS = """
-    INSERT INTO sessions (id, created_at_unix_nano, status)
-    SELECT session_id, min(started_at_unix_nano), 'active' FROM runs GROUP BY session_id ON CONFLICT DO NOTHING
-"""
-
 _INSERT_HISTORY = """
     INSERT INTO history_parts BY NAME
     SELECT * REPLACE (id::UUID AS id, list_transform(parts, lambda part: part::UUID) AS parts) FROM incoming
     ON CONFLICT DO NOTHING
-"""
-
-_INSERT_RUNS = "INSERT INTO workflow_runs BY NAME SELECT * REPLACE (id::UUID AS id) FROM runs"
-
-_UPSERT_RUNS = f"""
-    {_INSERT_RUNS}
-        ON CONFLICT (id) DO UPDATE SET
-            session_id = CASE workflow_runs.session_id WHEN 'default' THEN excluded.session_id
-                         ELSE workflow_runs.session_id END,
-            name = CASE WHEN workflow_runs.root_event_id IS NULL AND excluded.root_event_id IS NOT NULL
-                   THEN excluded.name ELSE coalesce(workflow_runs.name, excluded.name) END,
-            agent = CASE WHEN workflow_runs.root_event_id IS NULL AND excluded.root_event_id IS NOT NULL
-                    THEN coalesce(excluded.agent, workflow_runs.agent)
-                    ELSE coalesce(workflow_runs.agent, excluded.agent) END,
-            service_name = CASE WHEN workflow_runs.root_event_id IS NULL AND excluded.root_event_id IS NOT NULL
-                    THEN coalesce(excluded.service_name, workflow_runs.service_name)
-                    ELSE coalesce(workflow_runs.service_name, excluded.service_name) END,
-            status = CASE WHEN 'failed' IN (workflow_runs.status, excluded.status) THEN 'failed'
-                     WHEN 'completed' IN (workflow_runs.status, excluded.status) THEN 'completed'
-                     ELSE workflow_runs.status END,
-            root_event_id = coalesce(workflow_runs.root_event_id, excluded.root_event_id),
-            started_at_unix_nano = least(workflow_runs.started_at_unix_nano, excluded.started_at_unix_nano),
-            last_started_at_unix_nano =
-                greatest(workflow_runs.last_started_at_unix_nano, excluded.last_started_at_unix_nano),
-            completed_at_unix_nano = greatest(workflow_runs.completed_at_unix_nano, excluded.completed_at_unix_nano),
-            event_count = workflow_runs.event_count + excluded.event_count,
-            error_count = workflow_runs.error_count + excluded.error_count,
-            revision = workflow_runs.revision + 1,
-            -- Never NULL: what came with the new events is for a run of nothing else.
-            usage_revision =
-                CASE WHEN excluded.event_count = 0 AND workflow_runs.usage_revision = workflow_runs.revision
-                THEN workflow_runs.revision + 1 ELSE coalesce(workflow_runs.usage_revision, -1) END
-    RETURNING id::BLOB, started_at_unix_nano, last_started_at_unix_nano, event_count
 """
 
 _NAMESAKE_COLUMNS = ("run_id", "id", "span_id", "kind", "started_at_unix_nano", "completed_at_unix_nano")
@@ -481,12 +381,6 @@ _DELETE_PARTS = [
     "DELETE FROM event_links WHERE run_id = ?::BLOB::UUID AND event_id = ?",
     *DELETE_OWN,
 ]
-_DELETE_EVENT = "DELETE FROM execution_events WHERE run_id = ?::BLOB::UUID AND id = ? RETURNING status"
-
-_CORRECT_COUNTS = """
-    UPDATE workflow_runs SET event_count = event_count - gone_by_run.events,
-                             error_count = error_count - gone_by_run.errors
-    FROM (SELECT run_id::UUID AS id, count(*) AS events, count(*) FILTER (status = 'failed') AS errors
-          FROM incoming GROUP BY ALL) AS gone_by_run
-    WHERE workflow_runs.id = gone_by_run.id
+_DELETE_EVENT = """
+    DELETE FROM execution_events WHERE run_id = ?::BLOB::UUID AND id = ? RETURNING status, parent_event_id IS NULL
 """

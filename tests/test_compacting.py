@@ -330,6 +330,18 @@ def test_a_store_that_is_written_to_a_little_is_compacted(filled: Store, monkeyp
     assert answer(filled, COMPACTED) == PORTION_ROWS
 
 
+def test_who_reads_for_a_moment_is_not_disturbed(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside writes nothing is compacted until reading has gone on for a while."""
+    monkeypatch.setattr(upkeep, "BUSY_SHARE_MAX", 1.0)
+    with closing(Upkeep(filled, idle_s=DEADLINE_S)) as kept_up, filled.read():
+        write(filled, range(1))
+        kept_up._step()
+        assert answer(filled, COMPACTED) == 0
+        monkeypatch.setattr(upkeep, "UNDISTURBED_S", 0.0)
+        kept_up._step()
+    assert answer(filled, COMPACTED) == PORTION_ROWS
+
+
 def test_readers_find_half_of_the_time(filled: Store) -> None:
     """All of the time is taken while nobody wants anything of the store."""
     with closing(Upkeep(filled, idle_s=DEADLINE_S)) as kept_up:

@@ -92,8 +92,11 @@ def test_a_record_sent_again_after_a_restart_is_stored_once(tmp_path: Path) -> N
 
 def test_a_record_that_tells_no_time_is_stored_once(store: Store) -> None:
     """In a run it is placed at its arrival, and found again although it arrives again later."""
+    runs = []
     for expected in (WriteOutcome(2, 0, 0), WriteOutcome(0, 2, 0)):
         assert send(store, request(record(at=0), record(at=0, run=None))) == expected
+        runs.append(the_run(store))
+    assert runs[0] == runs[1], "the run lasts no longer for it"
     assert {row["time_unix_nano"] for row in stored(store)} == {0}
     assert the_run(store)["started_at_unix_nano"] > 10**18
 

@@ -160,6 +160,17 @@ def test_an_exemplar_links_its_point(store: Store) -> None:
     assert (run["started_at_unix_nano"], run["last_started_at_unix_nano"]) == (40, 40)
 
 
+def test_a_point_without_any_time_is_of_its_run_when_it_arrives(store: Store) -> None:
+    """Not of 1970, when its run would have begun."""
+    timeless = Exemplar(trace_id=RUN.bytes, span_id=EVENT)
+    point = NumberDataPoint(as_int=1, exemplars=[timeless])
+    send(store, request(Metric(name="g", gauge=Gauge(data_points=[point]))))
+    with store.read() as reader:
+        [run] = reader.rows(select(WorkflowRun.__table__))
+    assert run["started_at_unix_nano"] > 10**18
+    assert [row["time_unix_nano"] for row in stored(store)] == [0]
+
+
 # --- what cannot be stored --------------------------------------------------------------------------------------------
 
 

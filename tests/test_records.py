@@ -130,6 +130,7 @@ EVERYTHING = span(
         ("clew.approval", {"clew.approval.id": "a1", "clew.approval.status": "pending"}),
     ],
 )
+EVERYTHING_ALONE = [FILE, ("clew.checkpoint", {})]
 FILLED = (CostRecord, File, Message, Checkpoint, ApprovalRequest, DAGNode, DAGEdge, WorkflowStep, Project, Task)
 
 
@@ -222,6 +223,37 @@ def test_a_message_is_stored_once_in_its_session(store: Store, together: bool) -
     assert sorted(int(message["content"].split()[0]) for message in messages) == list(range(40))
     said_by = {int(message["content"].split()[0]): message["event_id"] for message in messages}
     assert said_by == {number: event_id(number // 2 + 1) for number in range(40)}
+
+
+HELLO = {"gen_ai.input.messages": json.dumps([{"role": "user", "parts": [{"type": "text", "content": "hello"}]}])}
+
+
+@pytest.mark.parametrize(
+    ("before", "together", "said_by"),
+    [
+        ([], [span(1, CHAT | HELLO, end=0), span(1, CHAT | HELLO)], 1),
+        ([span(1, CHAT)], [span(1, CHAT | HELLO), span(2, CHAT | HELLO, start=150)], 2),
+        ([span(1, CHAT)], [span(1, CHAT | HELLO), span(1, CHAT | HELLO), span(3, CHAT | HELLO), span(2, CHAT)], 3),
+    ],
+    ids=["a pending copy", "one that came before", "the third"],
+)
+def test_a_message_stays_where_its_first_sayer_is_not_stored(
+    store: Store, before: list[Span], together: list[Span], said_by: int
+) -> None:
+    """It is the next one's of the same group."""
+    for group in filter(None, (before, together)):
+        send(store, *group)
+    assert rows(store, Message, "content", "event_id") == [("hello", event_id(said_by))]
+
+
+def test_spans_that_share_an_id_bring_rows_of_their_own(store: Store) -> None:
+    """Files and checkpoints of each, with ids of their own, beside others in the same group."""
+    client, server = (span(1, {}, start=start, says=EVERYTHING_ALONE) for start in (100, 150))
+    send(store, client)
+    send(store, server, span(2, {}))
+    assert len(rows(store, ExecutionEvent)) == 3
+    for table in (File, Checkpoint):
+        assert len({row["id"] for row in rows(store, table)}) == 2
 
 
 def test_the_same_words_in_another_session_are_another_message(store: Store) -> None:

@@ -94,6 +94,25 @@ def test_a_root_that_comes_late_names_the_run(store: Store) -> None:
     assert (late["root_event_id"], late["status"]) == (f"{1:016x}", "completed")
 
 
+def test_a_run_is_as_its_roots_finished_copy(store: Store) -> None:
+    """Which may have another name than the pending one, another agent, and an end that is none of failure."""
+    send(store, span(2, parent=1, gen_ai__agent__name="Worker"))
+    send(store, span(1, name="GET", end=0, failed=True, service="early"))
+    assert run(store)["status"] == "failed"
+    send(store, span(1, name="GET /users/{id}", service="planner", gen_ai__agent__name="Planner"))
+    row = run(store)
+    assert (row["name"], row["agent"], row["service_name"]) == ("GET /users/{id}", "Planner", "planner")
+    assert (row["status"], row["event_count"], row["error_count"]) == ("completed", 2, 0)
+
+
+def test_a_session_that_no_run_takes_is_none(store: Store) -> None:
+    """A second session that a run's events name does not come to be."""
+    send(store, span(1, session__id="mine"))
+    send(store, span(2, parent=1, session__id="another"))
+    with store.read() as reader:
+        assert [session["id"] for session in reader.rows(select(Session.__table__))] == ["mine"]
+
+
 def test_what_the_root_does_not_say_others_do(store: Store) -> None:
     """A root without agent or service leaves those of the first event that has one."""
     send(store, span(1, name="root"))

@@ -111,7 +111,9 @@ def test_an_id_that_is_none_keeps_a_wrong_length(key: str, size: int, text: Any)
     assert len(getattr(_read_span(**{key: text}), names[key])) not in (0, size)
 
 
-@pytest.mark.parametrize("number", [1544712660000000001, "1544712660000000001"])
+@pytest.mark.parametrize(
+    "number", [1544712660000000001, "1544712660000000001", "1544712660000000001e0", "15447126600000000.01E2"]
+)
 def test_64_bit_integers_are_numbers_or_text(number: int | str) -> None:
     """A time in nanoseconds is exact as a number and as text."""
     assert _read_span(startTimeUnixNano=number).start_time_unix_nano == 1544712660000000001
