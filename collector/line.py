@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import socket
+import struct
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,9 +16,11 @@ from itertools import count
 from multiprocessing.connection import Connection
 from typing import Any
 
+SEND_S_MAX = 20
+
 
 class LineBroken(Exception):
-    """The process at the other end is gone; whether it did what it was called for is not known."""
+    """The process at the other end is gone, or does not read; whether it did what it was called for is not known."""
 
 
 class Line:
@@ -33,6 +36,7 @@ class Line:
     ) -> None:
         """`reductions`: how pickle says objects of these types, as in its `dispatch_table`."""
         self._connection = connection
+        _bound_sending(connection)
         self._answers = answers
         self._reductions = {**copyreg.dispatch_table, **(reductions or {})}
         self._waiting: dict[int, Future[Any]] = {}
@@ -55,22 +59,24 @@ class Line:
     def serve(self) -> None:
         """Takes calls and answers, until either end hangs up or is gone."""
         self._serving = threading.get_ident()
-        with suppress(EOFError, OSError):
-            while True:
-                self._take(*pickle.loads(self._connection.recv_bytes()))  # noqa: S301 from our own child or parent
-        self._answering.shutdown(wait=False)
-        with self._sending:
-            self._connection.close()
-        for number in list(self._waiting):
-            self._break_off(number)
+        try:
+            with suppress(EOFError, OSError):
+                while True:
+                    self._take(*pickle.loads(self._connection.recv_bytes()))  # noqa: S301 from our own child or parent
+        finally:
+            self._answering.shutdown(wait=False)
+            with self._sending:
+                self._connection.close()
+            for number in list(self._waiting):
+                self._break_off(number)
 
     def close(self) -> None:
         """Hangs up, which `serve` notices at both ends."""
-        with (
-            self._sending,
-            suppress(OSError),  # it is closed already
-            socket.socket(fileno=os.dup(self._connection.fileno())) as both_ways,
-        ):
+        with self._sending:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        with suppress(OSError), _socket_of(self._connection) as both_ways:  # it may be closed already
             both_ways.shutdown(socket.SHUT_RDWR)
 
     def _take(self, number: int, name: str, arguments: tuple[Any, ...]) -> None:
@@ -88,17 +94,16 @@ class Line:
             self._answer(number, result, None)
 
     def _resolve(self, number: int, result: Any, error: BaseException | None) -> None:
-        answer = self._waiting.pop(number)
-        if not answer.set_running_or_notify_cancel():
-            return  # whoever called does not want to know any more
+        answer = self._waiting.pop(number, None)
+        if answer is None or not answer.set_running_or_notify_cancel():
+            return  # it was broken off, or whoever called does not want to know any more
         if error is None:
             answer.set_result(result)
         else:
             answer.set_exception(error)
 
     def _break_off(self, number: int) -> None:
-        if number in self._waiting:
-            self._resolve(number, None, LineBroken("the process at the other end is gone"))
+        self._resolve(number, None, LineBroken("the process at the other end is gone"))
 
     def _answer(self, number: int, result: Any, error: BaseException | None) -> None:
         """Not on the thread that serves: where both ends waited to be read from, neither would read."""
@@ -121,10 +126,24 @@ class Line:
         pickler.dispatch_table = self._reductions
         pickler.dump((number, name, arguments))
         with self._sending:
-            self._connection.send_bytes(message.getbuffer())
+            try:
+                self._connection.send_bytes(message.getbuffer())
+            except OSError:
+                self._hang_up()  # half a message may be out
+                raise
 
 
 _ANSWER = "answer"
+
+
+def _bound_sending(connection: Connection) -> None:
+    """Whoever sends does not wait for ever for an end that does not read, a process that was stopped say."""
+    with _socket_of(connection) as both_ways:
+        both_ways.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_S_MAX, 0))
+
+
+def _socket_of(connection: Connection) -> socket.socket:
+    return socket.socket(fileno=os.dup(connection.fileno()))
 
 
 def _told(done: Future[Any]) -> tuple[Any, BaseException | None]:

@@ -127,16 +127,23 @@ class Receiver:
             self._line.serve()
             self._process.kill()
             self._process.join()
-            with self._turn:
-                if self._closing:
-                    return
-                self._process, self._line = self._started()
+            try:
+                with self._turn:
+                    if self._closing:
+                        return
+                    self._process, self._line = self._started()
+            except OSError as error:
+                self._give_up(error)
+                return
             if self._listening:
                 self._line.call("listen", self._listening).add_done_callback(self._look_at)
 
     def _look_at(self, listening: Future[int]) -> None:
-        error = listening.exception()
-        if error and self._takes_no_more():
+        if error := listening.exception():
+            self._give_up(error)
+
+    def _give_up(self, error: BaseException) -> None:
+        if self._takes_no_more():
             self.lost = f"the process that receives ended, and another cannot take its place: {error}; start clew again"
             self._line.close()
             self._on_loss()

@@ -252,8 +252,10 @@ def _portions(spans: Sequence[ReadableSpan]) -> Iterator[list[ReadableSpan]]:
 
 
 def _text_size(span: ReadableSpan) -> int:
+    texts = [span.name, span.status.description or "", *(event.name for event in span.events)]
     owners: list[Any] = [span, *span.events, *span.links]
-    return sum(len(key) + len(str(value)) for owner in owners for key, value in (owner.attributes or {}).items())
+    pairs = (pair for owner in owners for pair in (owner.attributes or {}).items())
+    return sum(map(len, texts)) + sum(len(key) + len(str(value)) for key, value in pairs)
 
 
 def _courier(endpoint: str | None) -> _Courier:

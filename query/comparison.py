@@ -182,7 +182,8 @@ def _counts(aligned: Alignment, found: dict[Change, Bools]) -> dict[str, int]:
 def _details(reader: Reader, run: Row, side: _Side, positions: Ints) -> list[dict[str, Any] | None]:
     """What is told of the events at these positions, attributes included; None where the position is NONE."""
     ids = side.rows["id"].take(pa.array(positions, mask=positions == NONE)).to_pylist()
-    rows = rows_of(reader, run, _DETAILS.where(one_of(EVENTS.c.id, [number for number in ids if number is not None])))
+    wanted = _DETAILS.where(one_of(EVENTS.c.id, [number for number in ids if number is not None]))
+    rows = rows_of(reader, run, wanted, is_kept=False)
     exact = _exact(reader, rows)
     by_id = {row["id"]: row | {"attributes": text} for row, text in zip(rows.to_pylist(), exact, strict=True)}
     return [None if number is None else by_id[number] for number in ids]

@@ -72,9 +72,11 @@ def event_links(reader: Reader, run: Row) -> pa.Table:
     return reader.arrow(_EVENT_LINKS, _of_run_values(run))
 
 
-def rows_of(reader: Reader, run: Row, statement: Select[Any]) -> pa.Table:
-    """What `statement` (with `of_any_run` in it, kept by the module that asks it) selects of the run's events."""
-    return reader.arrow(statement, _of_run_values(run))
+def rows_of(reader: Reader, run: Row, statement: Select[Any], *, is_kept: bool = True) -> pa.Table:
+    """What `statement` (with `of_any_run` in it) selects of the run's events. It is kept by the module that asks it, or
+    made for this question."""
+    values = _of_run_values(run)
+    return reader.arrow(statement, values) if is_kept else reader.arrow(statement.params(values))
 
 
 def tree_from(rows: pa.Table) -> Tree:
@@ -92,7 +94,7 @@ def tree_from(rows: pa.Table) -> Tree:
 def read_events(reader: Reader, statement: Select[Any], run: Row) -> pa.Table:
     """The run's events that `statement` (EVENT_ROWS, or that narrowed) selects, with the columns that `event_json`
     shows. Raises AnswerTooLarge, see `whole_attributes`."""
-    rows = whole_attributes(reader, reader.arrow(statement, _of_run_values(run)))
+    rows = whole_attributes(reader, rows_of(reader, run, statement, is_kept=statement is EVENT_ROWS))
     logs, links = _owners_of_parts(reader, run, rows["id"])
     return (
         with_origins(reader, rows)
@@ -191,26 +193,26 @@ class _Names:
         """The name of each id, asked for once."""
         encoded = ids.combine_chunks().dictionary_encode()
         distinct = encoded.dictionary.to_pylist()
-        unknown = [number for number in distinct if number not in self._known]
-        if unknown:
-            self._ask(reader, unknown)
-        return pa.array([self._known.get(number) for number in distinct], pa.string()).take(encoded.indices)
+        # Other threads may add to it meanwhile, or begin anew with another.
+        known = self._known
+        if unknown := [number for number in distinct if number not in known]:
+            known = known | self._asked(reader, unknown)
+            self._known = known if len(known) <= NAMES_KNOWN_MAX else {}
+        return pa.array([known.get(number) for number in distinct], pa.string()).take(encoded.indices)
 
-    def _ask(self, reader: Reader, ids: list[int]) -> None:
-        if len(self._known) + len(ids) > NAMES_KNOWN_MAX:
-            self._known = {}
+    def _asked(self, reader: Reader, ids: list[int]) -> dict[int, str | None]:
         table = self._column.table
         rows = reader.rows(select(table.c.id, self._column).where(one_of(table.c.id, ids)))
-        self._known |= {row["id"]: row[self._column.name] for row in rows}
+        return {row["id"]: row[self._column.name] for row in rows}
 
 
 def _owners_of_parts(reader: Reader, run: Row, ids: pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
     """The event of every log, and of every link, of the run; of the events `ids` at least. They are counted here, since
     for a few rows the engine takes longer to spread the counting over its threads than to scan."""
-    statement = _OWNERS_OF_PARTS
-    if len(ids) < run["event_count"]:
+    statement, is_whole = _OWNERS_OF_PARTS, len(ids) >= run["event_count"]
+    if not is_whole:
         statement = statement.where(one_of(statement.selected_columns.event_id, ids.to_pylist()))
-    owner, is_log = reader.arrow(statement, _of_run_values(run)).columns
+    owner, is_log = rows_of(reader, run, statement, is_kept=is_whole).columns
     return owner.filter(is_log), owner.filter(pc.invert(is_log))
 
 

@@ -69,18 +69,23 @@ class SqlDesk:
     async def answer(self, question: SqlQuestion, form: _Form, abandoned: threading.Event) -> tuple[bytes, bool]:
         """The bytes of the answer, and whether it is truncated; none is worked out where it is `abandoned`. Raises
         SqlRefused, AnswerTooLarge, QueryTimeout and Busy."""
-        turn = object()
+        turn, begun = object(), threading.Event()
         await self._take(turn)
 
         def work() -> tuple[bytes, bool]:
+            begun.set()
             try:
                 return self._answered(question, form, abandoned)
             finally:
                 from_thread.run_sync(self._turns.release_on_behalf_of, turn)
 
         waited_s_max = self._limits.seconds_max + GRACE_S
-        with anyio.move_on_after(waited_s_max):
-            return await to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._threads)
+        try:
+            with anyio.move_on_after(waited_s_max):
+                return await to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._threads)
+        finally:
+            if not begun.is_set():  # whoever asked was gone before a thread took it
+                self._turns.release_on_behalf_of(turn)
         raise QueryTimeout(f"stopped waiting after {waited_s_max:g} s: the engine does not stop; narrow the query")
 
     @property

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict, deque
-from collections.abc import Iterable
 
 import duckdb
 import pyarrow as pa
@@ -22,6 +21,9 @@ LARGE_BYTES_MIN = 384 << 20
 STEP_BYTES = 256 << 20
 # The unfinished row group, and another that is merged with it.
 _NEWEST_ROWS = 2 * ROW_GROUP_ROWS
+
+Tables = list[tuple[str, list[pa.Table]]]
+
 _ON_TOP_MAX = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
@@ -37,16 +39,24 @@ class LargeValues:
             self._newest[table].come(ROW_GROUP_ROWS, _stored_bytes(connection, table))
         self._allow()
 
-    def come(self, tables: Iterable[tuple[str, list[pa.Table]]]) -> None:
+    def make_room(self, tables: Tables) -> None:
         """These are about to be stored, by the name of their table: rows, and what they are made of besides."""
-        for name, parts in tables:
-            self._newest[name].come(parts[0].num_rows, sum(part.get_total_buffer_size() for part in parts))
+        self._allow(sum(_size(parts) for _, parts in tables))
+
+    def stored(self, tables: Tables, share: float) -> None:
+        """So many of their rows were; of the others, the repeated ones, nothing is kept."""
+        for name, parts in tables if share else ():
+            self._newest[name].come(round(share * parts[0].num_rows), _size(parts))
         self._allow()
 
-    def _allow(self) -> None:
-        size = sum(newest.bytes for newest in self._newest.values())
+    def _allow(self, coming_bytes: int = 0) -> None:
+        size = coming_bytes + sum(newest.bytes for newest in self._newest.values())
         steps = -(-size // STEP_BYTES) if size >= LARGE_BYTES_MIN else 0
         self._memory.allow_on_top(min(steps * STEP_BYTES, _ON_TOP_MAX))
+
+
+def _size(parts: list[pa.Table]) -> int:
+    return sum(part.get_total_buffer_size() for part in parts)
 
 
 class _Newest:

@@ -65,15 +65,17 @@ class Reader:
         ]
 
     def arrow(self, statement: ClauseElement, values: Mapping[str, Any] | None = None) -> pa.Table:
-        """The result of `statement` by columns, with `values` for its named parameters. UUIDs come as text with dashes;
-        bound values are passed as they are. A statement that is kept is compiled once for all values."""
-        return table_of(self._execute(statement, values or {}))
+        """The result of `statement` by columns. UUIDs come as text with dashes; bound values are passed as they are.
+        With `values` for its named parameters, a statement that is kept is compiled once for all values."""
+        return table_of(self._execute(statement, values))
 
-    def _execute(self, statement: ClauseElement, values: Mapping[str, Any]) -> duckdb.DuckDBPyConnection:
+    def _execute(self, statement: ClauseElement, values: Mapping[str, Any] | None) -> duckdb.DuckDBPyConnection:
         """Without SQLAlchemy, which would take as long as the engine for what finds few rows."""
         self._check_time()
-        compiled = _compiled(statement, self._connection.dialect)
-        said = compiled.construct_expanded_state(dict(values))
+        dialect = self._connection.dialect
+        # Others are made for one question: kept, they would keep its values too.
+        compiled = _compiled(statement, dialect) if values is None else _kept_compiled(statement, dialect)
+        said = compiled.construct_expanded_state(dict(values or {}))
         bound = list(said.positional_parameters) if compiled.positional else []
         connection = native(self._connection)
         return connection.execute(self._parsed.of(said.statement, connection), bound)
@@ -84,11 +86,13 @@ class Reader:
             raise duckdb.InterruptException(self.ended)
 
 
-@lru_cache(maxsize=64)
 def _compiled(statement: ClauseElement, dialect: Dialect) -> SQLCompiler:
     compiled = statement.compile(dialect=dialect)
     assert isinstance(compiled, SQLCompiler)  # noqa: S101 only DDL compiles to anything else
     return compiled
+
+
+_kept_compiled = lru_cache(maxsize=64)(_compiled)
 
 
 @lru_cache(maxsize=64)

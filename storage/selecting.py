@@ -186,7 +186,9 @@ def _watch(
 ) -> None:
     until, bytes_before = time.monotonic() + seconds_max, resident_bytes()
     while not ended.wait(_WATCHED_EVERY_S):
-        if time.monotonic() >= until:
+        if stopped:
+            pass
+        elif time.monotonic() >= until:
             stopped.append(QueryTimeout(f"stopped after {seconds_max:g} s; narrow the query or its time range"))
         elif told := next((told for end, told in ends.items() if end.is_set()), ""):
             stopped.append(QueryTimeout(told))

@@ -106,9 +106,9 @@ class Statements:
 
     def keep(self) -> None:
         """Keeps what has come twice. Between transactions: what is registered within one may go with it."""
-        for key, (statement, tables) in self._wanted.items():
+        wanted, self._wanted = self._wanted, {}
+        for key, (statement, tables) in wanted.items():
             self._met[key] = _Kept(self._connection, next(self._numbers), statement, tables)
-        self._wanted.clear()
         while len(self._met) > MET_MAX:
             _, oldest = self._met.popitem(last=False)
             if oldest:

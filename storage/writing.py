@@ -138,11 +138,14 @@ class Writer:
             self._has_failed = False
 
     def _written(self, batch: PreparedBatch | PreparedHashed) -> WriteOutcome:
-        self._large_values.come(_tables_of(batch))
+        tables = list(_tables_of(batch))
+        self._large_values.make_room(tables)
         try:
-            return self._taken_for_new(batch)
+            outcome = self._taken_for_new(batch)
         except _NotAllNew as found:
-            return self._in_transaction(found.rest, RunRows.upsert, found.settlement)
+            outcome = self._in_transaction(found.rest, RunRows.upsert, found.settlement)
+        self._large_values.stored(tables, outcome.stored / max(1, outcome.stored + outcome.repeated))
+        return outcome
 
     def _taken_for_new(self, batch: PreparedBatch | PreparedHashed) -> WriteOutcome:
         """Runs that this process has not met are taken for new: nearly always right, and cheaper than looking. The

@@ -27,7 +27,8 @@ def _little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(large_values, "STEP_BYTES", 32 << 20)
 
 
-def _write(store: Store, number: int, megabytes: int = 0) -> None:
+def _write(store: Store, number: int, megabytes: int = 0) -> int:
+    """Returns how many spans were stored."""
     request = ExportTraceServiceRequest()
     span = (
         request.resource_spans.add().scope_spans.add().spans.add(name="large", start_time_unix_nano=START_NS + number)
@@ -35,7 +36,7 @@ def _write(store: Store, number: int, megabytes: int = 0) -> None:
     span.trace_id, span.span_id = (number + 1).to_bytes(16, "big"), b"\1" * 8
     span.end_time_unix_nano = span.start_time_unix_nano + 1
     span.attributes.add(key="text").value.string_value = f"{number:08x}" * (megabytes << 17)
-    assert store.write_spans(read_requests([request.SerializeToString()]).batch).stored == 1
+    return store.write_spans(read_requests([request.SerializeToString()]).batch).stored
 
 
 def _limit(store: Store) -> str:
@@ -50,9 +51,9 @@ def test_more_than_there_is_memory_for_is_stored(tmp_path: Path) -> None:
     with closing(Store.open(path)) as store:
         usual = _limit(store)
         for number in range(COUNT):
-            _write(store, number, MEGABYTES)
+            assert _write(store, number, MEGABYTES) == 1
     with closing(Store.open(path)) as store:
-        _write(store, COUNT)
+        assert _write(store, COUNT) == 1
         assert _limit(store) != usual
         with store.read(seconds_max=60) as reader:
             [row] = reader.rows(
@@ -69,7 +70,23 @@ def test_memory_is_as_usual_once_others_follow(tmp_path: Path) -> None:
             _write(store, number, MEGABYTES)
         assert _limit(store) != usual
         small = pa.table({"id": pa.nulls(2 * engine.ROW_GROUP_ROWS)})
-        store._writer._large_values.come([("event_logs", [small])])
+        store._writer._large_values.stored([("event_logs", [small])], 1.0)
         assert _limit(store) != usual, "these are rows of another table"
-        store._writer._large_values.come([("execution_events", [small])])
+        store._writer._large_values.stored([("execution_events", [small])], 1.0)
         assert _limit(store) == usual
+
+
+def test_what_only_came_again_is_not_the_newest(tmp_path: Path) -> None:
+    """Its rows are dropped: those with large values still are the unfinished row group, and others need no memory."""
+    with closing(Store.open(str(tmp_path / "clew.duckdb"))) as store:
+        usual = _limit(store)
+        assert _write(store, 0, MEGABYTES) == 1
+        for _ in range(8):
+            assert _write(store, 0, MEGABYTES) == 0
+        assert _limit(store) == usual
+        for number in range(1, 4):
+            _write(store, number, MEGABYTES)
+        more = _limit(store)
+        assert more != usual
+        assert _write(store, 0) == 0
+        assert _limit(store) == more
