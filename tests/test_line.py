@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from clew.collector import line
 from clew.collector.line import Line, LineBroken
 
 TIMEOUT_S = 30
@@ -31,12 +32,12 @@ def ends() -> Iterator[Ends]:
     ours, theirs = multiprocessing.Pipe()
     later: Future[Any] = Future()
     answers = {"double": lambda number: number * 2, "later": lambda: later, "fail": _fail, "lock": threading.Lock}
-    line = Ends(Line(ours, {"double": lambda number: number * -2}), Line(theirs, answers), later)
-    threads = [threading.Thread(target=end.serve) for end in (line.here, line.there)]
+    both = Ends(Line(ours, {"double": lambda number: number * -2}), Line(theirs, answers), later)
+    threads = [threading.Thread(target=end.serve) for end in (both.here, both.there)]
     for thread in threads:
         thread.start()
-    yield line
-    line.here.close()
+    yield both
+    both.here.close()
     for thread in threads:
         thread.join(TIMEOUT_S)
         assert not thread.is_alive()
@@ -97,3 +98,15 @@ def test_a_broken_line_fails_what_waits_and_what_comes(ends: Ends) -> None:
         slow.result(TIMEOUT_S)
     with pytest.raises(LineBroken):
         ends.here.call("double", 1).result(TIMEOUT_S)
+
+
+def test_an_end_that_does_not_read_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sends is told, and is not kept."""
+    monkeypatch.setattr(line, "SEND_S_MAX", 1)
+    ours, theirs = multiprocessing.Pipe()
+    end = Line(ours, {})
+    with pytest.raises(LineBroken):
+        end.call("double", bytes(16 << 20)).result(TIMEOUT_S)
+    end.close()
+    end.serve()
+    theirs.close()

@@ -196,6 +196,21 @@ def test_a_place_that_is_taken_meanwhile_is_a_loss(gate: Gate, elsewhere: str) -
         assert str(port) in receiver.lost
 
 
+def test_a_process_that_cannot_be_started_is_a_loss(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server is told that nobody receives any more, and why."""
+    lost = threading.Event()
+    with closing(Receiver()) as receiver:
+        receiver.store_in(gate, on_loss=lost.set)
+
+        def no_room() -> Any:
+            raise OSError("no more processes")
+
+        monkeypatch.setattr(receiver, "_started", no_room)
+        receiver._process.kill()
+        assert lost.wait(TIMEOUT_S)
+        assert "no more processes" in receiver.lost
+
+
 def test_a_taken_port_is_an_error_that_names_it(receiver: Receiver, port: int, elsewhere: str) -> None:
     """Here, though it was met there."""
     with pytest.raises(OSError, match=f"127.0.0.1:{port}"):

@@ -23,9 +23,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     TraceServiceServicer,
     add_TraceServiceServicer_to_server,
 )
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import Event, ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import Status, StatusCode
 
 import clew as package
 from clew import record
@@ -91,6 +92,18 @@ def test_much_text_leaves_in_portions() -> None:
     collector.stop(None)
     assert arrived.count("execute_tool big") == 60
     assert "invoke_workflow" in arrived
+
+
+def test_descriptions_and_names_are_text_too() -> None:
+    """Of spans and of their events, which no limit cuts."""
+    long = "x" * (delivery.PORTION_CHARS * 2 // 3)
+    spans = [
+        ReadableSpan("described", status=Status(StatusCode.ERROR, long)),
+        ReadableSpan(long),
+        ReadableSpan("said", events=[Event(long)]),
+        ReadableSpan("short"),
+    ]
+    assert [len(portion) for portion in delivery._portions(spans)] == [1, 1, 2]
 
 
 def test_what_cannot_be_said_in_json_or_utf8_does_no_harm(server: Any) -> None:
