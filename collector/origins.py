@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, wraps
 from hashlib import blake2b
 from typing import Any
 
@@ -15,6 +15,9 @@ from ..storage.batch import Origins
 from ..storage.conventions import TEXTS
 from .attributes import from_messages
 from .otlp import RESOURCES, SCOPES, MessageColumns, parsed
+
+# Of what an origin's message says: larger ones are read each time, since many of them would take much memory.
+KEPT_BYTES_MAX = 16_384
 
 
 class Origin(dict[str, Any]):
@@ -38,16 +41,19 @@ class DistinctOrigins:
     def stored(self) -> Origins:
         """Each origin once, with the columns of its table."""
         distinct = sorted(set(self._of_block), key=hash)
-        return _stored(tuple(distinct), tuple(self._texts))
+        is_small = sum(len(origin["otlp"] or b"") for origin in distinct) <= KEPT_BYTES_MAX
+        return (_stored_kept if is_small else _stored)(tuple(distinct), tuple(self._texts))
 
 
-@lru_cache(maxsize=256)
 def _stored(distinct: tuple[Origin, ...], texts: tuple[str, ...]) -> Origins:
-    """Kept, since telemetry comes from the same few combinations of origins for hours."""
     types = {"id": pa.int64(), "dropped_attributes_count": pa.int64(), "otlp": pa.binary()}
     names = ["id", *texts, "schema_url", "dropped_attributes_count", "otlp"]
     table = {name: pa.array([o[name] for o in distinct], types.get(name, pa.string())) for name in names}
     return Origins(pa.table(table), from_messages([o["attributes"] for o in distinct]))
+
+
+# Telemetry comes from the same few combinations of origins for hours.
+_stored_kept = lru_cache(maxsize=256)(_stored)
 
 
 def resources_of(blocks: pa.StructArray) -> DistinctOrigins:
@@ -76,7 +82,17 @@ def _encoded(messages: pa.StructArray, columns: MessageColumns) -> list[bytes | 
     return [next(encoded_present) if is_present else None for is_present in present.to_pylist()]
 
 
-@lru_cache(maxsize=4096)
+def _keeping_small(read: Callable[[bytes | None, str], Origin]) -> Callable[[bytes | None, str], Origin]:
+    kept = lru_cache(maxsize=4096)(read)
+
+    def read_or_kept(message: bytes | None, schema_url: str) -> Origin:
+        is_small = len(message or b"") + len(schema_url) <= KEPT_BYTES_MAX
+        return (kept if is_small else read)(message, schema_url)
+
+    return wraps(read)(read_or_kept)
+
+
+@_keeping_small
 def read_resource(message: bytes | None, schema_url: str) -> Origin:
     """The columns of `schema.Resource` and `session_id`, from a serialised Resource (None: absent)."""
     resource = parsed(Resource, message or b"") or Resource()
@@ -89,7 +105,7 @@ def read_resource(message: bytes | None, schema_url: str) -> Origin:
     )
 
 
-@lru_cache(maxsize=4096)
+@_keeping_small
 def read_scope(message: bytes | None, schema_url: str) -> Origin:
     """The columns of `schema.Scope`, from a serialised InstrumentationScope (None: absent)."""
     scope = parsed(InstrumentationScope, message or b"") or InstrumentationScope()

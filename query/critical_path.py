@@ -4,8 +4,8 @@ The path is walked backwards, from the end of the run to its start:
 
 1. Within an event the walk goes to the event that ended last, at or before this moment, among those the event may have
    waited for. From that end to this moment the event was at work itself.
-2. Where there is none, the event was at work itself since it started; the walk goes on in its parent at that moment,
-   since that is who started it.
+2. Where there is none, the event was at work itself since it started; the walk goes on at that moment in its parent,
+   since that is who started it, or where that had ended before, in the nearest event above that had not.
 3. Above the roots nobody is at work. There the walk goes to the event that ended last, and one that is still running
    counts as ending now.
 
@@ -42,7 +42,8 @@ def critical_path(parents: Ints, started_at: Ints, completed_at: Ints, first: in
     """The path through the events from `first` to `last`, in nanoseconds. `parents` are positions (see `Tree.parents`),
     NONE at the top. An event that ends before it starts lasts no time."""
     completed_at = np.maximum(started_at, completed_at)
-    walk = _Walk(parents, started_at, completed_at, _who_waits(parents, completed_at))
+    begun_under = _nearest_above(parents, completed_at, started_at)
+    walk = _Walk(begun_under, started_at, completed_at, _nearest_above(parents, completed_at, completed_at))
     at, begin, end = (np.array(column, dtype=np.int64) for column in zip(*walk.back(first, last), strict=True))
     # The run itself, above the roots, is never at work.
     started_at, completed_at = np.append(started_at, last), np.append(completed_at, first)
@@ -53,8 +54,9 @@ def critical_path(parents: Ints, started_at: Ints, completed_at: Ints, first: in
     return _joined(owners, bounds[:, :-1].ravel(), bounds[:, 1:].ravel())
 
 
-def _who_waits(parents: Ints, completed_at: Ints) -> Ints:
-    """For each event the nearest one above it that ended no sooner; the number of events where there is none."""
+def _nearest_above(parents: Ints, completed_at: Ints, moments: Ints) -> Ints:
+    """For each event the nearest one above it that ended no sooner than at the event's moment; the number of events
+    where there is none."""
     # Level k of the table says who is 2**k above, and the latest end on the way there.
     top = len(parents)
     above = np.append(np.where(parents == NONE, top, parents), top)
@@ -65,7 +67,7 @@ def _who_waits(parents: Ints, completed_at: Ints) -> Ints:
         levels.append((far[far], np.maximum(latest, latest[far])))
     reached = np.arange(top)
     for far, latest in reversed(levels):
-        reached = np.where(latest[reached] < completed_at, far[reached], reached)
+        reached = np.where(latest[reached] < moments, far[reached], reached)
     return above[reached]
 
 
@@ -73,14 +75,14 @@ class _Walk:
     """The way back through one run. Moments only go back, so each list of events to wait for is read once, from the
     latest end on."""
 
-    def __init__(self, parents: Ints, started_at: Ints, completed_at: Ints, waits: Ints) -> None:
-        self._top = len(parents)
+    def __init__(self, begun_under: Ints, started_at: Ints, completed_at: Ints, waits: Ints) -> None:
+        self._top = len(begun_under)
         lasting = np.flatnonzero(completed_at > started_at)
         latest_first = np.lexsort((started_at[lasting], -completed_at[lasting], waits[lasting]))
         waited_for = lasting[latest_first]
         bounds = np.searchsorted(waits[waited_for], np.arange(self._top + 2)).tolist()
         self._waited_for, self._next, self._end = waited_for.tolist(), bounds[:-1], bounds[1:]
-        self._parent = np.where(parents == NONE, self._top, parents).tolist()
+        self._begun_under = begun_under.tolist()
         self._started, self._completed = started_at.tolist(), completed_at.tolist()
         self._running = NONE
 
@@ -95,7 +97,7 @@ class _Walk:
             elif at == self._top:
                 onward, since = at, first
             else:
-                onward, since = self._parent[at], min(now, self._started[at])
+                onward, since = self._begun_under[at], min(now, self._started[at])
             steps.append((at, max(since, first), now))
             at, now = onward, since
         return steps[::-1] or [(self._top, first, max(first, last))]

@@ -175,7 +175,7 @@ def _test(leaf: Any, may_be_bytes: Callable[[], bool] = lambda: True) -> Conditi
     column = type_coerce(field.column, _TYPES[field.kind])
     match leaf:
         case meant.Exists():
-            return column.is_not(None)
+            return _is_there(column, field)
         case meant.Matches(_, pattern):
             return _full_match(_AS_TEXT[field.kind](column), pattern)
         case meant.Among(_, values):
@@ -196,7 +196,21 @@ def _in_order(column: ColumnElement[Any], field: Field, order: Order, value: Any
             return _COMPARE[order](column, literal(value, Text))
         case Kind.NUMBER:
             return _between(column, _doubles(order, value), Double)
-    return _between(column, _wholes(order, value, _INT64), BigInteger)
+    between = _between(column, _wholes(order, value, _INT64), BigInteger)
+    # Nothing has been said of the end of an event that has not ended: both columns are 0.
+    may_be_open = _is_of_end(field) and _COMPARE[order](0, value)
+    return and_(between, _HAS_ENDED) if may_be_open else between
+
+
+def _is_there(column: ColumnElement[Any], field: Field) -> Condition:
+    """OTLP's texts are empty where they are absent; an event that has not ended has no end and no duration."""
+    if _is_of_end(field):
+        return _HAS_ENDED
+    return column != literal("", Text) if field.kind is Kind.TEXT else column.is_not(None)
+
+
+def _is_of_end(field: Field) -> bool:
+    return field.column is EVENTS.c.completed_at_unix_nano or field.column is EVENTS.c.duration_ns
 
 
 def _of_event_attribute(key: str, leaf: Any, where: Where, is_needed: bool) -> Condition:
@@ -309,6 +323,8 @@ def _doubles(order: Order, number: float) -> tuple[float, float]:
             return -math.inf, (near if near <= number else math.nextafter(near, -math.inf))
     return -math.inf, (near if near < number else math.nextafter(near, -math.inf))
 
+
+_HAS_ENDED: Condition = EVENTS.c.completed_at_unix_nano != 0
 
 _COMPARE: dict[Order, Callable[[Any, Any], Condition]] = {
     Order.LESS: lambda left, right: left < right,

@@ -41,9 +41,10 @@ Filter = Annotated[
     str,
     Field(
         description='Such as: agent = "engineer" and duration > 1s and not status = "completed". Fields are name, '
-        "event_type, agent, model, service, status (running, completed, failed), duration, tokens, cost and columns of "
-        'execution_events; attributes are attributes["http.route"]. Operators are = != < <= > >= =~ (a pattern) in '
-        "(...) exists, and, or, not, parentheses. Words in quotes are looked for in all texts."
+        "event_type, agent, model, service, status (running, completed, failed), duration, input_tokens, "
+        "output_tokens, cost and columns of execution_events; attributes are "
+        'attributes["http.route"]. Operators are = != < <= > >= =~ (a pattern) in (...) exists, and, or, not, '
+        "parentheses. Words in quotes are looked for in all texts."
     ),
 ]
 Cursor = Annotated[str | None, Field(description="The next_cursor of the page before, to go on behind it.")]

@@ -60,7 +60,7 @@ class SqlDesk:
     taken until the engine lets go."""
 
     def __init__(self, store: Store, limits: SqlLimits) -> None:
-        self._selecting = Selecting(store.engine)
+        self._selecting = Selecting(store.engine, store.damage)
         self._audience = store.audience
         self._limits = limits
         self._turns = CapacityLimiter(ANSWERED_AT_ONCE_MAX)

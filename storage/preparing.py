@@ -18,6 +18,8 @@ from .identity import Settlement
 from .runs import run_deltas
 from .variant import RowsWithAttributes, with_attributes
 
+ORIGINS_KEPT_BYTES_MAX = 65_536
+
 _OF_THE_RUN = ["session_id", "service_name"]
 
 
@@ -68,10 +70,16 @@ def prepare(batch: SpanBatch) -> PreparedBatch:
     )
 
 
-@lru_cache(maxsize=256)
 def prepare_origins(origins: Origins) -> RowsWithAttributes:
-    """The same rows for the same object: telemetry comes from few origins."""
+    """The same rows for the same object where it is not large: telemetry comes from few origins."""
+    return (_prepared_kept if origins.table.nbytes <= ORIGINS_KEPT_BYTES_MAX else _prepared)(origins)
+
+
+def _prepared(origins: Origins) -> RowsWithAttributes:
     return with_attributes(origins.table, origins.attributes)
+
+
+_prepared_kept = lru_cache(maxsize=256)(_prepared)
 
 
 def _of(parts: EventParts) -> RowsWithAttributes:

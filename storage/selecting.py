@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
 from sqlalchemy import Engine
 
+from .damage import Damage
 from .engine import native
 from .errors import CLOSING, QueryFailed, QueryTimeout, QueryTooLarge, StorageError
 from .memory import growth_limited, resident_bytes
@@ -61,10 +62,11 @@ class SqlAnswer(NamedTuple):
 
 
 class Selecting:
-    """Answers SELECTs over an open database."""
+    """Answers SELECTs over an open database; tells `damage` where one was the end of the engine."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, damage: Damage) -> None:
         self._engine = engine
+        self._damage = damage
         self._over = threading.Event()
         self._under_way = 0
         self._changed = threading.Condition()
@@ -76,7 +78,8 @@ class Selecting:
         (`{}`) in the wanted form; `abandoned` is set where nobody waits any more. Raises QueryRefused, QueryFailed,
         QueryTimeout and QueryTooLarge."""
         ends = {self._over: CLOSING, abandoned: "stopped: nobody waits for the answer"}
-        with self._counted(), self._connection() as connection, _watched(connection, query, limits, ends):
+        watched = partial(_watched, query=query, limits=limits, ends=ends, damage=self._damage)
+        with self._counted(), self._connection() as connection, watched(connection):
             self._sandbox.check(connection, query)
             connection.execute("BEGIN TRANSACTION READ ONLY")
             found = connection.sql(without_end(query), params=parameters or None)
@@ -122,6 +125,8 @@ class Selecting:
         try:
             connection = native(pooled)
             connection.execute("SET SESSION python_enable_replacements = false")
+            # As all times of the views, wherever the server stands.
+            connection.execute("SET SESSION TimeZone = 'UTC'")
             yield connection
         finally:
             pooled.close()
@@ -151,7 +156,11 @@ def _fitting(batch: pa.RecordBatch, bytes_max: int) -> pa.RecordBatch:
 
 @contextmanager
 def _watched(
-    connection: duckdb.DuckDBPyConnection, query: str, limits: SqlLimits, ends: Mapping[threading.Event, str]
+    connection: duckdb.DuckDBPyConnection,
+    query: str,
+    limits: SqlLimits,
+    ends: Mapping[threading.Event, str],
+    damage: Damage,
 ) -> Iterator[None]:
     """Stops what runs on `connection` when its time is over, one of `ends` is set (what is said then) or the process
     grows too much, and says in our words what went wrong."""
@@ -171,7 +180,8 @@ def _watched(
     except (duckdb.OutOfMemoryException, MemoryError) as error:
         raise _too_large() from error
     except (duckdb.Error, UnicodeError, OverflowError) as error:
-        raise QueryFailed(_in_lines_of(query, str(error).partition(_FOR_DEVELOPERS)[0])) from error
+        damage.look_at(error)
+        raise QueryFailed(_in_lines_of(query, str(error).partition(_FOR_DEVELOPERS)[0]) + _hint(str(error))) from error
     finally:
         ended.set()
         watching.join()
@@ -210,6 +220,11 @@ def _in_lines_of(query: str, message: str) -> str:
     moved = len(number) - len(said)
     marked = " " * moved + marked[max(0, -moved) :]
     return f"{message[: quoted.start()]}LINE {number}: {text}\n{marked}{message[quoted.end() :]}"
+
+
+def _hint(message: str) -> str:
+    between_times = "TIMESTAMP_NS" in message and "TIMESTAMP WITH TIME ZONE" in message
+    return "\nTimes have no zone here: write now()::TIMESTAMP for now, in UTC" if between_times else ""
 
 
 def _too_large() -> StorageError:

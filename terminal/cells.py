@@ -108,6 +108,11 @@ def duration_text(duration_ns: int) -> str:
     return f"{hours:,} h {minutes:02} m" if hours else f"{minutes} m {seconds:02} s"
 
 
+def event_duration_text(event: Record) -> str:
+    """How long the event lasted; nothing while it has not ended."""
+    return "" if event["completed_at_unix_nano"] == "0" else duration_text(event["duration_ns"])
+
+
 def cost_text(cost_usd: float | str | None) -> str:
     """Dollars to a hundredth of a cent; nothing where nothing is known. What is no number (NaN) comes as text."""
     return f"${cost_usd:,.4f}" if isinstance(cost_usd, int | float) else cost_usd or ""

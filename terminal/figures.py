@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 from rich.text import Text
 
-from .cells import Record, clock_text, cost_text, duration_text, header_cells, hint, print_rows, text_cell
+from .cells import Record, clock_text, cost_text, duration_text, header_cells, hint, print_rows, printable, text_cell
 
 BAR_CELLS = 24
 EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -24,7 +24,7 @@ def draw_figures(to: Console, figures: Record) -> None:
     for group in groups:
         if group.get("histogram"):
             to.print()
-            to.print(Text(" · ".join(_said(value) for value in group["group"].values()) or "all events", "bold"))
+            to.print(Text(" · ".join(_words(group)) or "all events", "bold"))
             print_rows(to, list(_histogram_rows(group["histogram"])), ">><", flexible=2)
     if figures["groups_left_out"]:
         hint(to, f"… {figures['groups_left_out']:,} more groups: a larger --limit shows more, a filter narrows them")
@@ -72,6 +72,13 @@ def _group_cells(group: Record) -> Iterator[Text]:
         yield Text(clock_text(int(group["started_at_unix_nano"])))
     for value in group["group"].values():
         yield Text("(none)", "dim") if value is None else text_cell(_said(value))
+
+
+def _words(group: Record) -> Iterator[str]:
+    """When and whose the group's events are."""
+    if "started_at_unix_nano" in group:
+        yield clock_text(int(group["started_at_unix_nano"]))
+    yield from (printable(_said(value)) for value in group["group"].values())
 
 
 def _said(value: object) -> str:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from rich.console import Console
 from rich.text import Text
 
-from .cells import ICONS, OTHER_ICON, OTHER_MARK, STATUS_MARKS, Record, clock_text, duration_text, printable, text_cell
+from .cells import (
+    ICONS,
+    OTHER_ICON,
+    OTHER_MARK,
+    STATUS_MARKS,
+    Record,
+    clock_text,
+    event_duration_text,
+    printable,
+    text_cell,
+)
 from .runs import SHORT_ID_DIGITS
 
 NAME_CELLS = 40
@@ -21,7 +31,7 @@ def draw_event(to: Console, event: Record) -> None:
         Text(event["run"]["id"][:SHORT_ID_DIGITS], "bold"),
         Text.assemble(ICONS.get(event["event_type"], OTHER_ICON), " ", name),
         Text(*STATUS_MARKS.get(event["status"], OTHER_MARK)),
-        Text(duration_text(event["duration_ns"]).rjust(8) if event["status"] != "running" else ""),
+        Text(event_duration_text(event).rjust(8)),
         text_cell(event["agent_name"]),
     ]
     if event["status"] == "failed" and event["status_message"]:

@@ -13,7 +13,7 @@ from .cells import (
     STATUS_MARKS,
     Record,
     clock_text,
-    duration_text,
+    event_duration_text,
     header_cells,
     hint,
     print_rows,
@@ -66,5 +66,5 @@ def _event_row(event: Record) -> list[Text]:
         name,
         text_cell(event["agent_name"]),
         Text(*STATUS_MARKS.get(event["status"], OTHER_MARK)),
-        Text(duration_text(event["duration_ns"])),
+        Text(event_duration_text(event)),
     ]

@@ -19,6 +19,7 @@ from .cells import (
     cost_text,
     counted,
     duration_text,
+    event_duration_text,
     hint,
     print_rows,
     status_cell,
@@ -108,7 +109,7 @@ def _figures(event: Record) -> list[Text]:
     tokens = (event["input_tokens"] or 0) + (event["output_tokens"] or 0)
     return [
         Text(*STATUS_MARKS.get(event["status"], OTHER_MARK)),
-        Text(duration_text(event["duration_ns"])),
+        Text(event_duration_text(event)),
         Text(f"{tokens:,} tok" if tokens else "", "dim"),
         Text(cost_text(event["cost_usd"] or None), "dim"),
     ]

@@ -22,6 +22,7 @@ def _event(depth: int, name: str = "step", **other: Any) -> dict[str, Any]:
         "status": "completed",
         "status_message": "",
         "started_at_unix_nano": str(START_NS),
+        "completed_at_unix_nano": str(START_NS + 1_000_000),
         "duration_ns": 1_000_000,
         "input_tokens": None,
         "output_tokens": None,

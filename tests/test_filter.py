@@ -188,7 +188,12 @@ def _meaning(text: str, values: Values, test: Callable[[Any], bool]) -> Meaning:
     return text, lambda event: any(test(value) for value in values(event))
 
 
-def _tests(field: str, values: Values, literals: st.SearchStrategy[Any]) -> st.SearchStrategy[Meaning]:
+def _tests(
+    field: str,
+    values: Values,
+    literals: st.SearchStrategy[Any],
+    is_there: Callable[[Any], bool] = lambda _: True,
+) -> st.SearchStrategy[Meaning]:
     """Tests that every field knows."""
     equal = literals.map(lambda v: _meaning(f"{field} = {_literal(v)}", values, lambda x: _equal(x, v)))
     among = st.lists(literals, min_size=1, max_size=3).map(
@@ -196,7 +201,7 @@ def _tests(field: str, values: Values, literals: st.SearchStrategy[Any]) -> st.S
             f"{field} in ({', '.join(map(_literal, vs))})", values, lambda x: any(_equal(x, v) for v in vs)
         )
     )
-    exists = st.just(_meaning(f"{field} exists", values, lambda _: True))
+    exists = st.just(_meaning(f"{field} exists", values, is_there))
     return equal | among | exists | (equal | among).map(_written_as_negation)
 
 
@@ -235,7 +240,8 @@ def _of_any(field: str, values: Values) -> st.SearchStrategy[Meaning]:
 
 def _of_text(field: str, values: Values) -> st.SearchStrategy[Meaning]:
     literals = st.sampled_from(["failed", "completed", "running"] if field == "status" else TEXTS)
-    return _tests(field, values, literals) | _ordered(field, values, literals) | _matched(field, values)
+    tests = _tests(field, values, literals, is_there=lambda text: text != "")
+    return tests | _ordered(field, values, literals) | _matched(field, values)
 
 
 def _of_number(field: str, values: Values) -> st.SearchStrategy[Meaning]:

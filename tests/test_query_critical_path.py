@@ -56,11 +56,14 @@ def obvious_owners(parents: list[int], spans: list[tuple[int, int]], first: int,
     """Whose each nanosecond is, by the three rules of the definition."""
     spans = [(start, max(start, end)) for start, end in spans]
 
-    def waits(event: int) -> int:
+    def nearest_above(event: int, moment: int) -> int:
         above = parents[event]
-        while above != NONE and spans[above][1] < spans[event][1]:
+        while above != NONE and spans[above][1] < moment:
             above = parents[above]
         return above
+
+    def waits(event: int) -> int:
+        return nearest_above(event, spans[event][1])
 
     def waited_for(at: int, now: int) -> int:
         candidates = [event for event, (start, end) in enumerate(spans) if start < end and waits(event) == at]
@@ -76,7 +79,8 @@ def obvious_owners(parents: list[int], spans: list[tuple[int, int]], first: int,
         before = waited_for(at, now)
         onward, since = before, min(now, spans[before][1])
         if before == NONE:
-            onward, since = (NONE, first) if at == NONE else (parents[at], min(now, spans[at][0]))
+            begun_under = (nearest_above(at, spans[at][0]), min(now, spans[at][0])) if at != NONE else (NONE, first)
+            onward, since = begun_under
         for moment in range(max(since, first), now):
             moments[moment - first] = at if at != NONE and spans[at][0] <= moment < spans[at][1] else NONE
         at, now = onward, since
@@ -130,6 +134,19 @@ def test_parents_are_those_of_the_tree(events: list[Event]) -> None:
         ),
         pytest.param(
             [Event(1, None, 0, 10), Event(2, 1, 5, 30)], [(1, 0, 5), (2, 5, 30)], id="a child outlasts its parent"
+        ),
+        pytest.param(
+            [Event(1, None, 0, 10), Event(2, 1, 20, 100), Event(3, 1, 102, 200), Event(4, 1, 202, 300)],
+            [
+                (1, 0, 10),
+                (None, 10, 20),
+                (2, 20, 100),
+                (None, 100, 102),
+                (3, 102, 200),
+                (None, 200, 202),
+                (4, 202, 300),
+            ],
+            id="work that goes on after its parent ended",
         ),
         pytest.param(
             [Event(1, None, 0, 40), Event(2, 1, 0, 10), Event(3, 2, 5, 30)],

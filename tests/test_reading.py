@@ -40,7 +40,7 @@ def test_closing_ends_reads_under_way(tmp_path: Path) -> None:
 def test_sql_from_outside_is_ended_too(tmp_path: Path) -> None:
     """Whether it is under way or to come; then the store closes in order."""
     store = Store.open(str(tmp_path / "clew.duckdb"))
-    selecting = Selecting(store.engine)
+    selecting = Selecting(store.engine, store.damage)
     with ThreadPoolExecutor(2) as threads:
         question = (SQL_WITHOUT_END, (), SqlLimits(), lambda _: "{}", threading.Event())
         asked = [threads.submit(selecting.select, *question) for _ in range(2)]

@@ -126,6 +126,29 @@ def test_nothing_stored_is_nothing_found(api_reader: ApiReader) -> None:
     assert api_reader.get(SEARCH, FoundRuns, **{"for": "runs"})["runs"] == []
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("completed_at < -1d", [2]),
+        ("completed_at exists", [2]),
+        ("not completed_at exists", [1]),
+        ("duration < 1ms", [2]),
+        ("duration = 0", []),
+        ("duration exists", [2]),
+        ("duration >= 0", [2]),
+        ("not duration > 5ns", [1]),
+        ("status_message exists", [2]),
+        ('status_message = ""', [1]),
+    ],
+)
+def test_an_event_that_has_not_ended_has_no_end(rows: Rows, api_reader: ApiReader, text: str, found: list[int]) -> None:
+    """And no duration, though columns say 0; a text that is empty is none, whoever sent it."""
+    run_id = rows.run("a" * 32)
+    rows.event(run_id, 1, completed_at_unix_nano=0, duration_ns=0, status="running", status_message="")
+    rows.event(run_id, 2, status_message="late")
+    assert [number for _, number in _found(api_reader.get(SEARCH, FoundEvents, filter=text))] == found
+
+
 def test_logs_and_links_of_an_event_are_found_whenever_they_came(rows: Rows, api_reader: ApiReader) -> None:
     """A log record may be of another time than its event, within their run; it belongs to it all the same."""
     run_id = rows.run("a" * 32, lasts=1_000)

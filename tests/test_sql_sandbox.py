@@ -373,7 +373,7 @@ def test_nothing_has_changed(api: Api, before: str) -> None:
 
 def test_the_engine_refuses_too(api: Api) -> None:
     """Were a query not looked at, the connection would still neither write nor find Python's variables."""
-    with Selecting(api.store.engine)._connection() as connection:
+    with Selecting(api.store.engine, api.store.damage)._connection() as connection:
         connection.execute("BEGIN TRANSACTION READ ONLY")
         for query in ("FROM incoming", "SELECT nextval('messages_id')", "DELETE FROM sessions"):
             with pytest.raises(Exception, match=r"does not exist|read-only|aborted"):
