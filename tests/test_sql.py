@@ -305,6 +305,26 @@ def test_stuck_runs(api_client: httpx.Client, rows: Any) -> None:
     assert int(stuck["silent_ns"]) > 600 * 10**9
 
 
+def test_a_span_that_is_open_has_no_end(api_client: httpx.Client, rows: Any) -> None:
+    """Nor a duration, which would count as none in averages."""
+    rows.run(RUN)
+    rows.event(RUN, 1, status="running", completed_at_unix_nano=0, duration_ns=0)
+    rows.event(RUN, 2)
+    assert _ask(api_client, "SELECT end_time, duration_ns FROM spans WHERE name = 'step 1'")["rows"] == [[None, None]]
+    assert _ask(api_client, "SELECT avg(duration_ns) FROM spans")["rows"] == [[10.0]]
+
+
+@pytest.mark.parametrize("now", ["now()::TIMESTAMP", "now() AT TIME ZONE 'UTC'"])
+def test_times_are_compared_with_now(api_client: httpx.Client, rows: Any, now: str) -> None:
+    """In UTC; whoever forgets to say so is told how."""
+    rows.run(RUN)
+    rows.event(RUN, 1, at=time.time_ns() - rows.START)
+    recent = "SELECT count(*) FROM spans WHERE abs(epoch_ns(start_time) - epoch_ns({})) < 600000000000"
+    assert _ask(api_client, recent.format(now))["rows"] == [[1]]
+    refused = api_client.post("/api/sql", json={"query": "FROM spans WHERE start_time > now()"}).json()["error"]
+    assert "now()::TIMESTAMP" in refused["message"]
+
+
 def test_a_time_beyond_all_calendars_spoils_no_view(api_client: httpx.Client, rows: Any) -> None:
     """One event with an absurd time leaves the others' answers alone."""
     rows.run(RUN, status="running")

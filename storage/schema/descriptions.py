@@ -80,7 +80,7 @@ TABLES = {
         "Whose runs they are; a session's runs are seen by it alone.",
         {
             "user_id": "The user.",
-            "last_active_at_unix_nano": "When it was last active, in nanoseconds since 1970.",
+            "last_active_at_unix_nano": "When whoever keeps it said that it was active, in nanoseconds since 1970.",
             "status": "active, archived or deleted.",
             "resource_limits": "What it may use, as JSON.",
         },
