@@ -69,11 +69,12 @@ class SqlDesk:
     async def answer(self, question: SqlQuestion, form: _Form, abandoned: threading.Event) -> tuple[bytes, bool]:
         """The bytes of the answer, and whether it is truncated; none is worked out where it is `abandoned`. Raises
         SqlRefused, AnswerTooLarge, QueryTimeout and Busy."""
-        turn, begun = object(), threading.Event()
+        turn, claim = object(), threading.Lock()
         await self._take(turn)
 
         def work() -> tuple[bytes, bool]:
-            begun.set()
+            if not claim.acquire(blocking=False):
+                return b"", False  # whoever asked was gone before, and gave the turn back
             try:
                 return self._answered(question, form, abandoned)
             finally:
@@ -84,7 +85,7 @@ class SqlDesk:
             with anyio.move_on_after(waited_s_max):
                 return await to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._threads)
         finally:
-            if not begun.is_set():  # whoever asked was gone before a thread took it
+            if claim.acquire(blocking=False):  # no thread has come to it
                 self._turns.release_on_behalf_of(turn)
         raise QueryTimeout(f"stopped waiting after {waited_s_max:g} s: the engine does not stop; narrow the query")
 

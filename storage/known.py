@@ -23,6 +23,7 @@ class Known:
         return new
 
     def settle(self, *, committed: bool) -> None:
+        """The transaction is over: what was new in it is there from now on, or was never."""
         if committed:
             self._committed |= self._uncommitted
         self._uncommitted.clear()

@@ -126,7 +126,8 @@ _CORRECT_STATUS = """
     FROM (SELECT e.run_id, CASE WHEN bool_or(e.status = 'failed') THEN 'failed'
                                 WHEN bool_or(e.status = 'completed') THEN 'completed' ELSE 'running' END AS status
           FROM execution_events e JOIN workflow_runs r ON r.id = e.run_id
-          WHERE e.parent_event_id IS NULL AND e.started_at_unix_nano <= r.last_started_at_unix_nano
+          WHERE e.parent_event_id IS NULL
+            AND e.started_at_unix_nano BETWEEN r.started_at_unix_nano AND r.last_started_at_unix_nano
             AND e.run_id IN (SELECT run_id::UUID FROM incoming WHERE has_failed AND is_root)
           GROUP BY e.run_id) AS roots
     WHERE workflow_runs.id = roots.run_id

@@ -196,17 +196,21 @@ def _watch(
 ) -> None:
     until, bytes_before = time.monotonic() + seconds_max, resident_bytes()
     while not ended.wait(_WATCHED_EVERY_S):
-        if stopped:
-            pass
-        elif time.monotonic() >= until:
-            stopped.append(QueryTimeout(f"stopped after {seconds_max:g} s; narrow the query or its time range"))
-        elif told := next((told for end, told in ends.items() if end.is_set()), ""):
-            stopped.append(QueryTimeout(told))
-        elif resident_bytes() - bytes_before > GROWTH_WATCHED_BYTES:
-            stopped.append(_too_large())
+        if not stopped and (reason := _reason_to_stop(until, seconds_max, ends, bytes_before)):
+            stopped.append(reason)
         if stopped:
             # Again and again: an interrupt reaches only the statement that runs.
             connection.interrupt()
+
+
+def _reason_to_stop(
+    until: float, seconds_max: float, ends: Mapping[threading.Event, str], bytes_before: int
+) -> StorageError | None:
+    if time.monotonic() >= until:
+        return QueryTimeout(f"stopped after {seconds_max:g} s; narrow the query or its time range")
+    if told := next((told for end, told in ends.items() if end.is_set()), ""):
+        return QueryTimeout(told)
+    return _too_large() if resident_bytes() - bytes_before > GROWTH_WATCHED_BYTES else None
 
 
 def _in_lines_of(query: str, message: str) -> str:

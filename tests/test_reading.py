@@ -7,12 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
+import duckdb
 import pytest
 from sqlalchemy import insert, select, text
 from sqlalchemy.exc import DBAPIError
 
-from clew.storage import QueryTimeout, QueryTooLarge, Selecting, Session, SqlLimits, Store
+from clew.storage import QueryFailed, QueryTimeout, QueryTooLarge, Selecting, Session, SqlLimits, Store, reading
 from clew.storage.engine import native
+from clew.storage.selecting import _watched
 
 SQL_WITHOUT_END = "SELECT count(*) FROM range(1000000000000) WHERE range % 7 = 3"
 WITHOUT_END = text(SQL_WITHOUT_END)
@@ -49,6 +51,26 @@ def test_sql_from_outside_is_ended_too(tmp_path: Path) -> None:
             with pytest.raises(QueryTimeout, match="about to be closed"):
                 query.result()
     store.close()
+
+
+def test_sql_that_is_the_end_of_the_engine_is_noticed(store: Store) -> None:
+    """By whoever serves, who ends then: a mistake in a query is told to its asker alone."""
+    with closing(store.engine.raw_connection()) as connection:
+        for error, told in ((duckdb.BinderException("no such column"), ""), (duckdb.FatalException("over"), "over")):
+            watched = _watched(native(connection), "SELECT 1", SqlLimits(), {}, store.damage)
+            with pytest.raises(QueryFailed), watched:
+                raise error
+            assert store.damage.reason == told
+
+
+def test_what_is_asked_once_is_not_kept(store: Store) -> None:
+    """Its values would be kept with it: the ids of all events of a large run, say."""
+    with store.read() as reader:
+        reader.arrow(select(Session.id), {})
+        before = reading._kept_compiled.cache_info().currsize
+        for number in range(3):
+            reader.arrow(select(Session.id).where(Session.created_at_unix_nano == number))
+        assert reading._kept_compiled.cache_info().currsize == before > 0
 
 
 def test_a_read_for_which_there_is_no_memory_says_so(store: Store) -> None:

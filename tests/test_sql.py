@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pyarrow as pa
 import pytest
 
-from clew.query.sql_answers import SqlRows, SqlSchema
-from clew.storage import AgentRun, Base, CostRecord, File, WorkflowRun, column_sentence, table_sentence
+from clew.query.sql_answers import SqlQuestion, SqlRows, SqlSchema
+from clew.query.sql_api import _JSON_FORM, SqlDesk
+from clew.storage import (
+    AgentRun,
+    Base,
+    CostRecord,
+    File,
+    SqlLimits,
+    Store,
+    WorkflowRun,
+    column_sentence,
+    table_sentence,
+)
 from clew.storage.schema import VIEWS
 
 CSV = {"accept": "text/csv"}
@@ -365,3 +378,23 @@ def test_what_nobody_waits_for_is_stopped(start_server: Callable[..., Any], tmp_
                 url, json={"query": "SELECT count(*) FROM range(1000000000000) WHERE sin(range) > 2"}, timeout=0.5
             )
     assert httpx.post(url, json={"query": "SELECT 1 AS one"}, timeout=60).json()["rows"] == [[1]]
+
+
+def test_whoever_leaves_before_a_thread_came_gives_the_turn_back(store: Store) -> None:
+    """Else two such would keep SQL from everybody until the server is started again."""
+    desk = SqlDesk(store, SqlLimits())
+    take = desk._take
+
+    async def leave_with_a_turn() -> bool:
+        with anyio.CancelScope() as asking:
+
+            async def take_and_leave(turn: object) -> None:
+                await take(turn)
+                asking.cancel()
+
+            desk._take = take_and_leave  # type: ignore[method-assign]
+            await desk.answer(SqlQuestion(query="SELECT 1"), _JSON_FORM, threading.Event())
+        return asking.cancelled_caught
+
+    assert anyio.run(leave_with_a_turn)
+    assert desk._turns.borrowed_tokens == 0
