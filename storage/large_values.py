@@ -11,7 +11,6 @@ import os
 from collections import defaultdict, deque
 
 import duckdb
-import pyarrow as pa
 
 from .engine import ROW_GROUP_ROWS, EngineMemory
 from .schema import Base
@@ -22,7 +21,8 @@ STEP_BYTES = 256 << 20
 # The unfinished row group, and another that is merged with it.
 _NEWEST_ROWS = 2 * ROW_GROUP_ROWS
 
-Tables = list[tuple[str, list[pa.Table]]]
+# Of what is stored together: a table, how many rows of it, and how many bytes these and what they are made of have.
+Sizes = list[tuple[str, int, int]]
 
 _ON_TOP_MAX = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
@@ -39,24 +39,20 @@ class LargeValues:
             self._newest[table].come(ROW_GROUP_ROWS, _stored_bytes(connection, table))
         self._allow()
 
-    def make_room(self, tables: Tables) -> None:
-        """These are about to be stored, by the name of their table: rows, and what they are made of besides."""
-        self._allow(sum(_size(parts) for _, parts in tables))
+    def make_room(self, sizes: Sizes) -> None:
+        """So much is about to be stored."""
+        self._allow(sum(size for _, _, size in sizes))
 
-    def stored(self, tables: Tables, share: float) -> None:
-        """So many of their rows were; of the others, the repeated ones, nothing is kept."""
-        for name, parts in tables if share else ():
-            self._newest[name].come(round(share * parts[0].num_rows), _size(parts))
+    def stored(self, sizes: Sizes, share: float) -> None:
+        """So many of these rows were; of the others, the repeated ones, nothing is kept."""
+        for table, rows, size in sizes if share else ():
+            self._newest[table].come(round(share * rows), size)
         self._allow()
 
     def _allow(self, coming_bytes: int = 0) -> None:
         size = coming_bytes + sum(newest.bytes for newest in self._newest.values())
         steps = -(-size // STEP_BYTES) if size >= LARGE_BYTES_MIN else 0
         self._memory.allow_on_top(min(steps * STEP_BYTES, _ON_TOP_MAX))
-
-
-def _size(parts: list[pa.Table]) -> int:
-    return sum(part.get_total_buffer_size() for part in parts)
 
 
 class _Newest:

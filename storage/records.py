@@ -28,11 +28,12 @@ DELETE_OWN = [
 
 def told_by_kept(rows: pa.Table, kept: npt.NDArray[np.bool_]) -> pa.Table:
     """The rows that events which are kept bring along; a message whose first sayer is not is the next one's."""
-    if SAID_AGAIN.name not in rows.column_names:
-        return rows.filter(pa.array(kept[rows["event_row"].to_numpy()]))
-    told = rows.drop_columns(SAID_AGAIN.name)
+    may_be_anothers = SAID_AGAIN.name in rows.column_names
+    told = rows.drop_columns(SAID_AGAIN.name) if may_be_anothers else rows
     if kept.all():
         return told
+    if not may_be_anothers:
+        return rows.filter(pa.array(kept[rows["event_row"].to_numpy()]))
     messages = [_as_said_by_kept(message, kept) for message in rows.to_pylist()]
     return pa.Table.from_pylist([message for message in messages if message], told.schema)
 

@@ -138,13 +138,13 @@ class Writer:
             self._has_failed = False
 
     def _written(self, batch: PreparedBatch | PreparedHashed) -> WriteOutcome:
-        tables = list(_tables_of(batch))
-        self._large_values.make_room(tables)
+        sizes = [_size(name, parts) for name, parts in _tables_of(batch)]
+        self._large_values.make_room(sizes)
         try:
             outcome = self._taken_for_new(batch)
         except _NotAllNew as found:
             outcome = self._in_transaction(found.rest, RunRows.upsert, found.settlement)
-        self._large_values.stored(tables, outcome.stored / max(1, outcome.stored + outcome.repeated))
+        self._large_values.stored(sizes, outcome.stored / max(1, outcome.stored + outcome.repeated))
         return outcome
 
     def _taken_for_new(self, batch: PreparedBatch | PreparedHashed) -> WriteOutcome:
@@ -304,6 +304,10 @@ def _tables_of(batch: PreparedBatch | PreparedHashed) -> Iterator[tuple[str, lis
         yield name, [each.rows, each.pairs] if each.pairs else [each.rows]
     for name, rows in batch.records.items():
         yield name, [rows]
+
+
+def _size(name: str, parts: list[pa.Table]) -> tuple[str, int, int]:
+    return name, parts[0].num_rows, sum(part.get_total_buffer_size() for part in parts)
 
 
 _AS_UUID = ("run_id", "linked_run_id", "history_id")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from sqlalchemy import text
@@ -69,10 +68,10 @@ def test_memory_is_as_usual_once_others_follow(tmp_path: Path) -> None:
         for number in range(4):
             _write(store, number, MEGABYTES)
         assert _limit(store) != usual
-        small = pa.table({"id": pa.nulls(2 * engine.ROW_GROUP_ROWS)})
-        store._writer._large_values.stored([("event_logs", [small])], 1.0)
+        small = 2 * engine.ROW_GROUP_ROWS, 0
+        store._writer._large_values.stored([("event_logs", *small)], 1.0)
         assert _limit(store) != usual, "these are rows of another table"
-        store._writer._large_values.stored([("execution_events", [small])], 1.0)
+        store._writer._large_values.stored([("execution_events", *small)], 1.0)
         assert _limit(store) == usual
 
 
