@@ -18,7 +18,7 @@ IDLE_S = 2.0
 BUSY_SHARE_MAX = 0.25
 # Below it there is room for what takes a write a third more.
 ROOMY_SHARE_MAX = 0.5
-# How long readers are left both cores beside writes, for nothing but what makes later questions quicker.
+# For so long whoever reads beside writes has both cores: what compaction brings, only later questions have.
 UNDISTURBED_S = 30.0
 # How long ago the last read was that still tells of somebody who is going to read.
 WATCHED_S = 60.0
