@@ -91,6 +91,8 @@ def _span_columns(spans: pa.StructArray) -> dict[str, pa.Array]:
     }
     for name in ("name", "kind", "flags", *_DROPPED_COUNTS):
         columns[name] = spans.field(name)
+    for name, parts in (("span_event_count", "events"), ("span_link_count", "links")):
+        columns[name] = pc.fill_null(pc.list_value_length(spans.field(parts)), 0)
     return columns
 
 

@@ -56,7 +56,7 @@ _COLUMNS = (
     *("id", "otel_span_id", "parent_event_id", "name", "kind", "event_type", "event_subtype", "agent_name"),
     *("agent_role", "model", "status", "status_message", "started_at_unix_nano", "completed_at_unix_nano"),
     *("duration_ns", "input_tokens", "output_tokens", "cost_usd", "otlp_residue"),
-    *("resource_id", "scope_id", "history_id"),
+    *("span_event_count", "span_link_count", "resource_id", "scope_id", "history_id"),
 )
 
 
@@ -95,11 +95,12 @@ def read_events(reader: Reader, statement: Select[Any], run: Row) -> pa.Table:
     """The run's events that `statement` (EVENT_ROWS, or that narrowed) selects, with the columns that `event_json`
     shows. Raises AnswerTooLarge, see `whole_attributes`."""
     rows = whole_attributes(reader, rows_of(reader, run, statement, is_kept=statement is EVENT_ROWS))
+    rows = with_origins(reader, rows)
+    if run["parts_counted"]:
+        return with_stored_part_counts(rows)
     logs, links = _owners_of_parts(reader, run, rows["id"])
-    return (
-        with_origins(reader, rows)
-        .append_column("log_count", _occurrences(rows["id"], logs))
-        .append_column("link_count", _occurrences(rows["id"], links))
+    return rows.append_column("log_count", _occurrences(rows["id"], logs)).append_column(
+        "link_count", _occurrences(rows["id"], links)
     )
 
 
@@ -107,6 +108,13 @@ def with_origins(reader: Reader, rows: pa.Table) -> pa.Table:
     """Rows of events, of whatever runs, and the names of their services and scopes."""
     named = rows.append_column("service_name", _services.of(reader, rows["resource_id"]))
     return named.append_column("scope_name", _scopes.of(reader, rows["scope_id"]))
+
+
+def with_stored_part_counts(rows: pa.Table) -> pa.Table:
+    """Rows of events and how many logs and links each has, where the events' runs all say `parts_counted`."""
+    return rows.append_column("log_count", rows["span_event_count"]).append_column(
+        "link_count", rows["span_link_count"]
+    )
 
 
 def among_events(*tests: ColumnElement[bool]) -> ColumnElement[bool]:

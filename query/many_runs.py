@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from sqlalchemy import ARRAY, BigInteger, ColumnElement, and_, bindparam, select
 
 from ..storage import Reader, Row, parse_event_id, run_id_text
 from .event_json import event_texts, place_in_tree
-from .events import one_of_bound, owners_of_parts, with_origins
+from .events import one_of_bound, owners_of_parts, with_origins, with_stored_part_counts
 from .histories import whole_attributes
 from .runs import RUNS
 
@@ -30,11 +30,20 @@ def told_with_runs(reader: Reader, rows: pa.Table) -> tuple[Mapping[str, Row], l
     runs = {run["id"]: run for run in reader.rows(_RUNS_OF, {"run_ids": list(set(run_ids))})}
     rows = with_origins(reader, whole_attributes(reader, rows))
     keys = list(zip(map(run_id_text, run_ids), rows["id"].to_pylist(), strict=True))
-    for name, counts in _parts_of_events(reader, rows["id"].to_pylist(), runs.values()).items():
-        rows = rows.append_column(name, pa.array([counts[key] for key in keys], pa.int64()))
+    rows = _with_part_counts(reader, rows, runs.values(), keys)
     texts = event_texts(place_in_tree(rows, None)).to_pylist()
     briefs = {run_id: orjson.dumps({name: run[name] for name in _RUN_SHOWN}).decode() for run_id, run in runs.items()}
     return runs, [f'{text},"run":{briefs[run_id]}}}' for text, (run_id, _) in zip(texts, keys, strict=True)]
+
+
+def _with_part_counts(
+    reader: Reader, rows: pa.Table, runs: Collection[Row], keys: Sequence[tuple[str, int]]
+) -> pa.Table:
+    if all(run["parts_counted"] for run in runs):
+        return with_stored_part_counts(rows)
+    for name, counts in _parts_of_events(reader, rows["id"].to_pylist(), runs).items():
+        rows = rows.append_column(name, pa.array([counts[key] for key in keys], pa.int64()))
+    return rows
 
 
 def _parts_of_events(

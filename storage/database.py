@@ -16,13 +16,14 @@ from sqlalchemy import Connection, Engine, and_, event, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session as OrmSession
 from sqlalchemy.orm import UOWTransaction
+from sqlalchemy.orm.attributes import get_history
 
 from . import migrate
 from .deleting import delete
 from .engine import database_path, open_engine
-from .recounting import recount, widen
+from .recounting import recount, uncount_parts, widen
 from .references import check_references, settle_ids, table_of
-from .schema import Base, ExecutionEvent, Resource, Scope, WorkflowRun, origin
+from .schema import Base, EventLink, EventLog, ExecutionEvent, Resource, Scope, WorkflowRun, origin
 
 # The one asked for last stands last.
 _engines: dict[Path, Engine] = {}
@@ -92,11 +93,17 @@ def _check_and_cascade(session: DatabaseSession, _context: UOWTransaction, _inst
     check_references(connection, written)
     if any(isinstance(row, ExecutionEvent) for row in session.new):
         _store_own_origin(connection)
+    if parts := [row for row in written if isinstance(row, EventLog | EventLink)]:
+        uncount_parts(connection, {run_id for row in parts for run_id in _runs_now_and_before(row)})
     session.info["written"] = [row for row in written if isinstance(row, ExecutionEvent)]
     session.info["deleted"] = list(session.deleted)
     keys = {row: tuple(getattr(row, column.key) for column in table_of(row).primary_key) for row in session.deleted}
     for row, key in keys.items():
         _delete(session, row, key)
+
+
+def _runs_now_and_before(row: EventLog | EventLink) -> set[str]:
+    return {run_id for run_id in get_history(row, "run_id").sum() if run_id is not None}
 
 
 def _store_own_origin(connection: Connection) -> None:

@@ -66,7 +66,8 @@ class PreparedHashed:
         rows = self.rows.take(new)
         records = {table: _of_rows(brought, new) for table, brought in self.records.items()}
         repeated = self.repeated + len(self.rows.rows) - len(new)
-        return replace(self, rows=rows, runs=mentioned_runs(rows.rows), records=records, repeated=repeated)
+        runs = _mentioned_runs(self.table, rows.rows)
+        return replace(self, rows=rows, runs=runs, records=records, repeated=repeated)
 
     @property
     def hashes(self) -> pa.Table:
@@ -94,7 +95,7 @@ def prepare_hashed(batch: HashedBatch) -> PreparedHashed:
     told = times[times != 0]
     prepared = PreparedHashed(
         table=batch.table,
-        runs=mentioned_runs(batch.rows),
+        runs=_mentioned_runs(batch.table, batch.rows),
         resources=prepare_origins(batch.resources),
         scopes=prepare_origins(batch.scopes),
         rows=rows,
@@ -106,6 +107,10 @@ def prepare_hashed(batch: HashedBatch) -> PreparedHashed:
         repeated=0,
     )
     return prepared if len(first) == len(times) else prepared.of(first)
+
+
+def _mentioned_runs(table: str, rows: pa.Table) -> pa.Table:
+    return mentioned_runs(rows, are_logs=table == "event_logs")
 
 
 def _of_rows(brought: pa.Table, kept: npt.NDArray[np.int64]) -> pa.Table:

@@ -5,7 +5,7 @@ The run's time bounds are how its events are found, so they are widened first; t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from sqlalchemy import ColumnElement, Connection, Table, case, func, select, update
 
@@ -26,7 +26,8 @@ def widen(connection: Connection, run_id: str, started_at: Iterable[int]) -> Non
 
 
 def recount(connection: Connection, run_id: str) -> None:
-    """Sets what the run's row says of its events: how many, how many failed, the first root, the latest end."""
+    """Sets what the run's row says of its events: how many, how many failed, the first root, the latest end; their logs
+    and links are to be counted, as some may have been written or deleted by themselves."""
     run = connection.execute(select(_RUNS).where(_RUNS.c.id == run_id)).mappings().first()
     if run is None:
         return
@@ -46,9 +47,15 @@ def recount(connection: Connection, run_id: str) -> None:
         "completed_at_unix_nano": max(completed_at or 0, run["completed_at_unix_nano"]),
         "root_event_id": root.id if root else None,
         "name": run["name"] or (root.name if root else None),
+        "parts_counted": False,
         "revision": _RUNS.c.revision + 1,
     }
     connection.execute(update(_RUNS).where(_RUNS.c.id == run_id).values(said))
+
+
+def uncount_parts(connection: Connection, run_ids: Collection[str]) -> None:
+    """Says of these runs that their events have logs or links that were written by themselves."""
+    connection.execute(update(_RUNS).where(_RUNS.c.id.in_(run_ids), _RUNS.c.parts_counted).values(parts_counted=False))
 
 
 def of_run(run_id: str, started_at: int, last_started_at: int) -> ColumnElement[bool]:

@@ -104,6 +104,7 @@ _UPSERT_RUNS = f"""
             completed_at_unix_nano = greatest(workflow_runs.completed_at_unix_nano, excluded.completed_at_unix_nano),
             event_count = workflow_runs.event_count + excluded.event_count,
             error_count = workflow_runs.error_count + excluded.error_count,
+            parts_counted = workflow_runs.parts_counted AND excluded.parts_counted,
             revision = workflow_runs.revision + 1,
             -- Never NULL: what came with the new events is for a run of nothing else.
             usage_revision =

@@ -38,11 +38,12 @@ def run_deltas(events: pa.Table) -> pa.Table:
             "completed_at_unix_nano": grouped.max(events["completed_at_unix_nano"].to_numpy()),
             "event_count": grouped.count(np.ones(len(started), dtype=bool)),
             "error_count": grouped.count(failed),
+            "parts_counted": pa.repeat(True, len(runs.dictionary)),
         }
     )
 
 
-def mentioned_runs(records: pa.Table) -> pa.Table:
+def mentioned_runs(records: pa.Table, *, are_logs: bool) -> pa.Table:
     """Like `run_deltas`, of the runs that records belong to which are no events: when they were met
     (`met_at_unix_nano`), and what their `session_id` and `service_name` say."""
     records = records.filter(records["run_id"].is_valid())
@@ -67,6 +68,7 @@ def mentioned_runs(records: pa.Table) -> pa.Table:
             "completed_at_unix_nano": none,
             "event_count": none,
             "error_count": none,
+            "parts_counted": pa.repeat(not are_logs, count),
         }
     )
 

@@ -280,6 +280,7 @@ def _obvious_delta(run_id: bytes, of_run: Sequence[dict[str, Any]]) -> dict[str,
         "completed_at_unix_nano": max(event["completed_at_unix_nano"] for event in of_run),
         "event_count": len(of_run),
         "error_count": sum(event["status"] == "failed" for event in of_run),
+        "parts_counted": True,
     }
 
 

@@ -77,6 +77,8 @@ class ExecutionEvent(OfRun, Base):
     `history_id` stands for them, see `storage.histories`.
     `stored_at_unix_nano` rises from commit to commit, see `storage.commits`; NULL for events stored before it was kept.
     `compacted_at_unix_nano` is NULL for events that lie as they arrived, see `storage.compacting`.
+    `span_event_count` and `span_link_count` are of the logs and links that came within the span; see `parts_counted` of
+    its run.
     `usage_counts` and `usage_agent_name` are NULL until they are worked out, see `storage.counting`.
     """
 
@@ -114,6 +116,8 @@ class ExecutionEvent(OfRun, Base):
     dropped_attributes_count: Mapped[int] = mapped_column(default=0)
     dropped_events_count: Mapped[int] = mapped_column(default=0)
     dropped_links_count: Mapped[int] = mapped_column(default=0)
+    span_event_count: Mapped[int | None] = mapped_column(default=0)
+    span_link_count: Mapped[int | None] = mapped_column(default=0)
     stored_attributes: Mapped[Any] = mapped_column("attributes", Variant, default=dict)
     history_id: Mapped[str | None] = mapped_column(HexUuid, ForeignKey("history_parts.id"))
     otlp_residue: Mapped[bytes | None]

@@ -128,6 +128,8 @@ class WorkflowRun(Base):
 
     `status` is one of RUN_STATUSES; by telemetry `running` until a root event ends, then `completed` or `failed`.
     `name`, `agent` and `service_name` are the root event's; until it comes, those of the first event that has one.
+    `parts_counted`: its events have no logs and links but those that came within their spans, so `span_event_count` and
+    `span_link_count` tell of all; false once a log record came or a row was written by itself.
     `revision` rises whenever events of the run are written; for `usage_revision` see `storage.counting`.
     """
 
@@ -152,6 +154,7 @@ class WorkflowRun(Base):
     checkpoint_frequency_minutes: Mapped[int | None] = mapped_column(default=10)
     event_count: Mapped[int] = mapped_column(default=0)
     error_count: Mapped[int] = mapped_column(default=0)
+    parts_counted: Mapped[bool | None] = mapped_column(default=False)
     revision: Mapped[int | None] = mapped_column(default=0, server_default="0")
     usage_revision: Mapped[int | None]
     meta: Mapped[dict[str, Any] | None]
