@@ -26,20 +26,30 @@ TEXT = pa.large_string()
 # From here on columns are quicker.
 MANY = 192
 
+_OF_THE_TREE = ("depth", "self_time_ns", "child_count", "orphan", "cycle")
+
 
 def place_in_tree(rows: pa.Table, tree: Tree | None) -> pa.Table:
     """`rows` and each event's depth, execution_order, self_time_ns, child_count, orphan and cycle; null without a tree
     and for events that are not in it."""
-    columns = ("depth", "self_time_ns", "child_count", "orphan", "cycle")
     if tree is None:
-        for name in ("execution_order", *columns):
+        for name in ("execution_order", *_OF_THE_TREE):
             rows = rows.append_column(name, pa.nulls(rows.num_rows, pa.int64()))
         return rows
     order = tree.positions(rows["id"].to_numpy())
     known = pa.array(order, mask=order == NONE)
     rows = rows.append_column("execution_order", known)
-    for name in columns:
+    for name in _OF_THE_TREE:
         rows = rows.append_column(name, pa.array(getattr(tree, name)).take(known))
+    return rows
+
+
+def in_tree_order(rows: pa.Table, tree: Tree, part: slice) -> pa.Table:
+    """`place_in_tree` of rows that are just the events of `part` of the tree, depth first."""
+    rows = rows.take(pa.array(np.argsort(tree.positions(rows["id"].to_numpy()))))
+    rows = rows.append_column("execution_order", pa.array(np.arange(part.start, part.stop)))
+    for name in _OF_THE_TREE:
+        rows = rows.append_column(name, pa.array(getattr(tree, name)[part]))
     return rows
 
 

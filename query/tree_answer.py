@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ..storage import Reader, Row, event_id_text
 from .errors import AnswerTooLarge, NotFound
-from .event_json import TEXT, event_texts, join, place_in_tree
+from .event_json import TEXT, event_texts, in_tree_order, join
 from .events import EVENT_ROWS, EVENTS, TREE_EVENTS_MAX, event_links, one_of, read_events, tree_from
 from .parameters import ANSWER_EVENTS_MAX, Shape, TreeWanted
 from .runs import find_run, run_json
@@ -33,7 +33,7 @@ def tree_answer(reader: Reader, run_id: UUID, wanted: TreeWanted) -> bytes | Ite
     tree, part, rows = _whole(reader, run) if is_whole else _part(reader, run, wanted)
     shown = slice(part.start, part.start + rows.num_rows)
     _must_fit(rows.nbytes, ANSWER_BYTES_MAX, "bytes")
-    rows = place_in_tree(rows, tree).sort_by("execution_order")
+    rows = in_tree_order(rows, tree, shown)
     head = _head(run, tree, shown, left_out=part.stop - shown.stop)
     pieces = _pieces(head, rows, _separators(tree.depth[shown], wanted.shape))
     return pieces if rows.num_rows > PIECE_EVENTS else b"".join(pieces)

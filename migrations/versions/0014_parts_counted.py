@@ -1,5 +1,4 @@
-"""How many logs and links came within a span, beside its event; and whether a run's events have no others, which is
-unknown of runs stored before: theirs are counted as they are read."""
+"""How many logs and links came within a span, beside its event; and whether the events of a new run have no others."""
 
 from __future__ import annotations
 
