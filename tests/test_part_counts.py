@@ -1,0 +1,148 @@
+"""How many logs and links an event has: what came within its span, and whatever came besides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+from uuid import UUID
+
+import httpx
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from sqlalchemy import text
+
+from clew.query.parameters import TreeWanted
+from clew.query.tree_answer import tree_answer
+from clew.storage import DatabaseSession, EventLink, EventLog, Store, WorkflowRun, get_db_session
+
+from .log_requests import record, request, send, send_spans
+
+run_numbers = count(1)
+
+
+@pytest.fixture(scope="module")
+def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    opened = Store.open(str(tmp_path_factory.mktemp("parts") / "clew.duckdb"))
+    yield opened
+    opened.close()
+
+
+def span(run_id: UUID, number: int, *, events: int = 0, links: int = 0, ended: bool = True) -> bytes:
+    """A request with this span of the run, which has so many events and links."""
+    sent = Span(
+        trace_id=run_id.bytes,
+        span_id=number.to_bytes(8, "big"),
+        name="work",
+        start_time_unix_nano=100,
+        end_time_unix_nano=200 * ended,
+        events=[Span.Event(name="moment", time_unix_nano=place) for place in range(events)],
+        links=[Span.Link(trace_id=run_id.bytes, span_id=(place + 1).to_bytes(8, "big")) for place in range(links)],
+    )
+    block = ExportTraceServiceRequest()
+    block.resource_spans.add().scope_spans.add(spans=[sent])
+    return block.SerializeToString()
+
+
+def told(store: Store, run_id: UUID) -> dict[str, tuple[int, int]]:
+    """How many logs and links the run's tree says that each event has."""
+    with store.read() as reader:
+        answer = tree_answer(reader, run_id, TreeWanted())
+        assert isinstance(answer, bytes)
+    return {event["id"]: (event["log_count"], event["link_count"]) for event in orjson.loads(answer)["events"]}
+
+
+COUNTED = text("""
+    SELECT lpad(lower(hex(e.id)), 16, '0') AS id,
+           (SELECT count(*) FROM event_logs l WHERE l.run_id = e.run_id AND l.event_id = e.id) AS logs,
+           (SELECT count(*) FROM event_links l WHERE l.run_id = e.run_id AND l.event_id = e.id) AS links
+    FROM execution_events e WHERE e.run_id = :run_id
+""")
+
+
+def counted(store: Store, run_id: UUID) -> dict[str, tuple[int, int]]:
+    """The same, counted row by row."""
+    with store.read() as reader:
+        rows = reader.rows(COUNTED.bindparams(run_id=str(run_id)))
+    return {row["id"]: (row["logs"], row["links"]) for row in rows}
+
+
+def are_counted(store: Store, run_id: UUID) -> Any:
+    with store.read() as reader:
+        [row] = reader.rows(text("SELECT parts_counted FROM workflow_runs WHERE id = :id").bindparams(id=str(run_id)))
+    return row["parts_counted"]
+
+
+spans = st.tuples(st.just("span"), st.integers(1, 3), st.integers(0, 3), st.integers(0, 2), st.booleans())
+records = st.tuples(st.just("record"), st.integers(1, 3), st.integers(0, 5))
+
+
+@given(sent=st.lists(spans | records, min_size=1, max_size=8).filter(lambda sent: any(s[0] == "span" for s in sent)))
+@settings(derandomize=True, database=None, deadline=None, max_examples=60)
+def test_the_tree_tells_what_is_stored(shared_store: Store, sent: list[tuple[Any, ...]]) -> None:
+    """Spans that are pending, come again or share an id, and log records before or after them, in any order."""
+    run_id = UUID(int=next(run_numbers))
+    for kind, number, *said in sent:
+        if kind == "span":
+            events, links, ended = said
+            send_spans(shared_store, span(run_id, number, events=events, links=links, ended=ended))
+        else:
+            send(shared_store, request(record(f"said {said}", run=run_id, event=number.to_bytes(8, "big"))))
+    assert told(shared_store, run_id) == counted(shared_store, run_id)
+    assert are_counted(shared_store, run_id) is all(kind == "span" for kind, *_ in sent)
+
+
+def test_search_tells_it_too(store: Store, api_client: httpx.Client) -> None:
+    """Of events of runs that are counted, and beside those of runs that are not."""
+    counted_run, other = UUID(int=1), UUID(int=2)
+    send_spans(store, span(counted_run, 1, events=2, links=1))
+    for expected in ([(2, 1)], [(1, 2), (2, 1)]):
+        found = api_client.get("/api/search", params={"filter": 'name = "work"'}).raise_for_status().json()["events"]
+        assert sorted((event["log_count"], event["link_count"]) for event in found) == expected
+        send_spans(store, span(other, 1, links=2))
+        send(store, request(record(run=other, event=(1).to_bytes(8, "big"))))
+
+
+@pytest.fixture
+def application(database: str) -> Iterator[DatabaseSession]:
+    """A session on a file in which two runs have an event with one log and one link each."""
+    store = Store.open(database)
+    for number in (1, 2):
+        send_spans(store, span(UUID(int=number), 1, events=1, links=1))
+    store.close()
+    with get_db_session(database) as session:
+        yield session
+
+
+def runs_that_are_counted(session: DatabaseSession) -> list[int]:
+    return [UUID(run.id).int for run in session.query(WorkflowRun).order_by(WorkflowRun.id) if run.parts_counted]
+
+
+def test_a_row_written_by_itself_has_its_run_counted(application: DatabaseSession) -> None:
+    """A log or a link that an application adds to an event, or takes from it, did not come with the span."""
+    log = EventLog(run_id=UUID(int=1).hex, event_id=f"{1:016x}", name="noted")
+    application.add(log)
+    application.commit()
+    assert runs_that_are_counted(application) == [2]
+    [link] = application.query(EventLink).filter_by(run_id=UUID(int=2).hex)
+    application.delete(link)
+    application.commit()
+    assert runs_that_are_counted(application) == []
+
+
+def test_a_log_that_changes_its_run_has_both_counted(application: DatabaseSession) -> None:
+    [log] = application.query(EventLog).filter_by(run_id=UUID(int=1).hex)
+    log.run_id = UUID(int=2).hex
+    application.commit()
+    assert runs_that_are_counted(application) == []
+
+
+def test_another_row_changes_nothing_of_it(application: DatabaseSession) -> None:
+    """Nor does an entry that belongs to no run."""
+    application.add(EventLog(name="of nobody"))
+    application.commit()
+    assert runs_that_are_counted(application) == [1, 2]
