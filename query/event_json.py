@@ -33,23 +33,24 @@ def place_in_tree(rows: pa.Table, tree: Tree | None) -> pa.Table:
     """`rows` and each event's depth, execution_order, self_time_ns, child_count, orphan and cycle; null without a tree
     and for events that are not in it."""
     if tree is None:
-        for name in ("execution_order", *_OF_THE_TREE):
-            rows = rows.append_column(name, pa.nulls(rows.num_rows, pa.int64()))
-        return rows
+        return _with_place(rows, *[pa.nulls(rows.num_rows, pa.int64())] * (1 + len(_OF_THE_TREE)))
     order = tree.positions(rows["id"].to_numpy())
     known = pa.array(order, mask=order == NONE)
-    rows = rows.append_column("execution_order", known)
-    for name in _OF_THE_TREE:
-        rows = rows.append_column(name, pa.array(getattr(tree, name)).take(known))
-    return rows
+    of_the_tree = (pa.array(getattr(tree, name)).take(known) for name in _OF_THE_TREE)
+    return _with_place(rows, known, *of_the_tree)
 
 
 def in_tree_order(rows: pa.Table, tree: Tree, part: slice) -> pa.Table:
     """`place_in_tree` of rows that are just the events of `part` of the tree, depth first."""
     rows = rows.take(pa.array(np.argsort(tree.positions(rows["id"].to_numpy()))))
-    rows = rows.append_column("execution_order", pa.array(np.arange(part.start, part.stop)))
-    for name in _OF_THE_TREE:
-        rows = rows.append_column(name, pa.array(getattr(tree, name)[part]))
+    of_the_tree = (pa.array(getattr(tree, name)[part]) for name in _OF_THE_TREE)
+    return _with_place(rows, pa.array(np.arange(part.start, part.stop)), *of_the_tree)
+
+
+def _with_place(rows: pa.Table, execution_order: pa.Array, *of_the_tree: pa.Array) -> pa.Table:
+    rows = rows.append_column("execution_order", execution_order)
+    for name, column in zip(_OF_THE_TREE, of_the_tree, strict=True):
+        rows = rows.append_column(name, column)
     return rows
 
 

@@ -21,7 +21,7 @@ from sqlalchemy.orm.attributes import get_history
 from . import migrate
 from .deleting import delete
 from .engine import database_path, open_engine
-from .recounting import recount, uncount_parts, widen
+from .recounting import have_parts_counted, recount, widen
 from .references import check_references, settle_ids, table_of
 from .schema import Base, EventLink, EventLog, ExecutionEvent, Resource, Scope, WorkflowRun, origin
 
@@ -32,8 +32,9 @@ _turn = threading.Lock()
 
 class DatabaseSession(OrmSession):
     """A SQLAlchemy session that keeps what DuckDB does not: what rows refer to has to be there (UnknownReference),
-    deleted rows take along what goes with them, runs stay true to their events. On every engine alike; statements that
-    pass the ORM by (`session.execute(delete(...))`) are not watched."""
+    deleted rows take along what goes with them, runs stay true to their events, and are changed for that: of two
+    sessions that write at once to the same run, the engine refuses one. On every engine alike; statements that pass
+    rows by (`session.execute(delete(...))`, `query.delete()`, `bulk_save_objects`) are not watched."""
 
 
 def data_folder() -> Path:
@@ -93,17 +94,11 @@ def _check_and_cascade(session: DatabaseSession, _context: UOWTransaction, _inst
     check_references(connection, written)
     if any(isinstance(row, ExecutionEvent) for row in session.new):
         _store_own_origin(connection)
-    if parts := [row for row in written if isinstance(row, EventLog | EventLink)]:
-        uncount_parts(connection, {run_id for row in parts for run_id in _runs_now_and_before(row)})
     session.info["written"] = [row for row in written if isinstance(row, ExecutionEvent)]
     session.info["deleted"] = list(session.deleted)
     keys = {row: tuple(getattr(row, column.key) for column in table_of(row).primary_key) for row in session.deleted}
     for row, key in keys.items():
         _delete(session, row, key)
-
-
-def _runs_now_and_before(row: EventLog | EventLink) -> set[str]:
-    return {run_id for run_id in get_history(row, "run_id").sum() if run_id is not None}
 
 
 def _store_own_origin(connection: Connection) -> None:
@@ -122,11 +117,24 @@ def _delete(session: DatabaseSession, row: Base, key: tuple[Any, ...]) -> None:
         session.expunge(row)
 
 
+@event.listens_for(DatabaseSession, "after_flush")
+def _look_after_parts(session: DatabaseSession, _context: UOWTransaction) -> None:
+    """Now that rows bear the ids of what they are related to, and still tell which they bore before."""
+    written = [row for row in (*session.new, *session.dirty) if isinstance(row, ExecutionEvent | EventLog | EventLink)]
+    runs = {row: get_history(row, "run_id") for row in written}
+    if run_ids := {run_id for history in runs.values() for run_id in history.sum()} - {None}:
+        have_parts_counted(session.connection(), run_ids)
+    session.info["left"] = [
+        run_id for row, history in runs.items() if isinstance(row, ExecutionEvent) for run_id in history.deleted or ()
+    ]
+
+
 @event.listens_for(DatabaseSession, "after_flush_postexec")
 def _keep_runs_true(session: DatabaseSession, _context: UOWTransaction) -> None:
     written, deleted = session.info.pop("written", []), session.info.pop("deleted", [])
     connection = session.connection()
     touched: dict[str, list[int]] = {row.run_id: [] for row in deleted if getattr(row, "run_id", None)}
+    touched |= {run_id: [] for run_id in session.info.pop("left", [])}
     for row in written:
         touched.setdefault(row.run_id, []).append(row.started_at_unix_nano)
     for run_id, starts in touched.items():

@@ -53,8 +53,8 @@ def recount(connection: Connection, run_id: str) -> None:
     connection.execute(update(_RUNS).where(_RUNS.c.id == run_id).values(said))
 
 
-def uncount_parts(connection: Connection, run_ids: Collection[str]) -> None:
-    """Says of these runs that their events have logs or links that were written by themselves."""
+def have_parts_counted(connection: Connection, run_ids: Collection[str]) -> None:
+    """Says of these runs that logs and links of their events are to be counted, as some were written by themselves."""
     connection.execute(update(_RUNS).where(_RUNS.c.id.in_(run_ids), _RUNS.c.parts_counted).values(parts_counted=False))
 
 

@@ -68,7 +68,7 @@ def mentioned_runs(records: pa.Table, *, are_logs: bool) -> pa.Table:
             "completed_at_unix_nano": none,
             "event_count": none,
             "error_count": none,
-            "parts_counted": pa.repeat(not are_logs, count),
+            "parts_counted": grouped.count(_given(records["event_id"]) & are_logs) == 0,
         }
     )
 

@@ -183,6 +183,17 @@ def test_a_run_stays_true_to_its_events(events: EventRepository, workflows: Work
     assert (run.event_count, run.root_event_id, late.parent_event_id) == (1, late.id, None)
 
 
+def test_an_event_that_changes_its_run_is_counted_there(
+    db_session: DatabaseSession, workflows: WorkflowRepository, events: EventRepository, run: WorkflowRun
+) -> None:
+    """And no more where it was."""
+    other = workflows.create_run(task_description="Find another way out")
+    event = events.create_event(run_id=run.id, event_type="agent_call", status="failed")
+    event.run = other
+    db_session.commit()
+    assert [(run.event_count, run.error_count), (other.event_count, other.error_count)] == [(0, 0), (1, 1)]
+
+
 def test_a_running_event_ends(events: EventRepository, run: WorkflowRun) -> None:
     """An event has no end until it has ended; then end and duration agree, and a failure is OTel's error."""
     event = events.create_event(run.id, "tool_call", status="running", started_at=NOON)

@@ -18,7 +18,7 @@ from sqlalchemy import text
 
 from clew.query.parameters import TreeWanted
 from clew.query.tree_answer import tree_answer
-from clew.storage import DatabaseSession, EventLink, EventLog, Store, WorkflowRun, get_db_session
+from clew.storage import DatabaseSession, EventLink, EventLog, ExecutionEvent, Store, WorkflowRun, get_db_session
 
 from .log_requests import record, request, send, send_spans
 
@@ -78,7 +78,8 @@ def are_counted(store: Store, run_id: UUID) -> Any:
 
 
 spans = st.tuples(st.just("span"), st.integers(1, 3), st.integers(0, 3), st.integers(0, 2), st.booleans())
-records = st.tuples(st.just("record"), st.integers(1, 3), st.integers(0, 5))
+# Those of event 0 are of no event, but of the run.
+records = st.tuples(st.just("record"), st.integers(0, 3), st.integers(0, 5))
 
 
 @given(sent=st.lists(spans | records, min_size=1, max_size=8).filter(lambda sent: any(s[0] == "span" for s in sent)))
@@ -91,9 +92,10 @@ def test_the_tree_tells_what_is_stored(shared_store: Store, sent: list[tuple[Any
             events, links, ended = said
             send_spans(shared_store, span(run_id, number, events=events, links=links, ended=ended))
         else:
-            send(shared_store, request(record(f"said {said}", run=run_id, event=number.to_bytes(8, "big"))))
+            event = number.to_bytes(8, "big") if number else b""
+            send(shared_store, request(record(f"said {said}", run=run_id, event=event)))
     assert told(shared_store, run_id) == counted(shared_store, run_id)
-    assert are_counted(shared_store, run_id) is all(kind == "span" for kind, *_ in sent)
+    assert are_counted(shared_store, run_id) is not any(kind == "record" and number for kind, number, *_ in sent)
 
 
 def test_search_tells_it_too(store: Store, api_client: httpx.Client) -> None:
@@ -134,9 +136,29 @@ def test_a_row_written_by_itself_has_its_run_counted(application: DatabaseSessio
     assert runs_that_are_counted(application) == []
 
 
-def test_a_log_that_changes_its_run_has_both_counted(application: DatabaseSession) -> None:
-    [log] = application.query(EventLog).filter_by(run_id=UUID(int=1).hex)
-    log.run_id = UUID(int=2).hex
+def by_its_id(row: EventLog | ExecutionEvent, run: WorkflowRun) -> None:
+    row.run_id = run.id
+
+
+def by_its_relation(row: EventLog | ExecutionEvent, run: WorkflowRun) -> None:
+    row.run = run
+
+
+def by_that_of_the_run(row: EventLog | ExecutionEvent, run: WorkflowRun) -> None:
+    (run.event_logs if isinstance(row, EventLog) else run.execution_events).append(row)
+
+
+@pytest.mark.parametrize("move", [by_its_id, by_its_relation, by_that_of_the_run])
+@pytest.mark.parametrize("kind", [EventLog, ExecutionEvent])
+def test_what_changes_its_run_has_both_counted(application: DatabaseSession, kind: Any, move: Any) -> None:
+    """A log, or an event, whose logs stay where they were."""
+    [row] = application.query(kind).filter_by(run_id=UUID(int=1).hex)
+    # Where it goes there is one with its number.
+    if kind is ExecutionEvent:
+        row.id = f"{9:016x}"
+    else:
+        row.log_index = 9
+    move(row, application.get_one(WorkflowRun, UUID(int=2).hex))
     application.commit()
     assert runs_that_are_counted(application) == []
 
