@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from .client import ClientError
 from .query.app import build_app
-from .storage import StorageError, Store, database_path
+from .storage import DatabaseLocked, StorageError, Store, database_path
 
 
 class InProcess(httpx.BaseTransport):
@@ -25,6 +25,8 @@ class InProcess(httpx.BaseTransport):
             if not file.is_file():
                 raise ClientError(f"there is no file {file}")
             self._store = Store.open(str(file))
+        except DatabaseLocked as error:
+            raise ClientError(f"{error}, or ask the server that has it: clew.connect(url)") from error
         except StorageError as error:
             raise ClientError(str(error)) from error
         self._application = httpx.ASGITransport(build_app(self._store, registry=CollectorRegistry()))

@@ -12,6 +12,9 @@ from .otlp import MessageColumns
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
+# What stands for an id that was sent as text and is not hexadecimal: no id is as short.
+NOT_HEX = b"\xff"
+
 _TIME_MAX = np.iinfo(np.int64).max
 
 
@@ -74,13 +77,16 @@ def residues(rows: pa.StructArray, columns: MessageColumns, fields: tuple[str, .
 
 
 def wrong_ids(ids: pa.Array, width: int, *, may_be_absent: bool) -> dict[int, str]:
-    """What is wrong with the ids that cannot be stored, by row: their length, or, where there must be one, all zero."""
+    """What is wrong with the ids that cannot be stored, by row: their text or length, or, where there must be one, all
+    zero."""
     lengths = pc.binary_length(ids).to_numpy()
     wrong = (lengths != width) & ((lengths != 0) | (not may_be_absent))
     if not may_be_absent:
         wrong |= is_zero(ids, width)
-    lengths_found = {row: int(lengths[row]) for row in np.flatnonzero(wrong).tolist()}
-    return {
-        row: "all zero" if length == width else f"{length} bytes long, not {width}"
-        for row, length in lengths_found.items()
-    }
+    return {row: _what_is_wrong(ids[row].as_py(), width) for row in np.flatnonzero(wrong).tolist()}
+
+
+def _what_is_wrong(identifier: bytes, width: int) -> str:
+    if identifier == NOT_HEX:
+        return f"not {2 * width} hexadecimal digits"
+    return "all zero" if len(identifier) == width else f"{len(identifier)} bytes long, not {width}"

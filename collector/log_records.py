@@ -1,7 +1,8 @@
 """OTLP log records into rows of `event_logs`.
 
 A record belongs to the run that its trace id names, and to the event that its span id names, whichever of them comes
-first. One without a trace id stands by itself. It is known by a hash of what was sent, a negative `log_index`.
+first. One without a trace id stands by itself. It is known by a hash of what was sent, a negative `log_index`, and of
+which of its equals in its request it is: a clock of milliseconds makes equal ones that are two.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ..storage.hashed import HashedBatch, PreparedHashed, prepare_hashed
 from .artifacts import artifacts_of_records
 from .attributes import as_text, flatten
 from .classification import Lookup
-from .columns import Bools, beyond, event_ids, is_zero, residues, times, where, wrong_ids
+from .columns import Bools, Ints, beyond, event_ids, is_zero, numbered, residues, times, where, wrong_ids
 from .origins import resources_of, scopes_of
 from .otlp import LOG_RECORDS, LOG_REQUESTS
 from .reading import Form, Reading, Tree, attribute_values
@@ -42,6 +43,7 @@ _TYPE_OF_NAME = {
     "clew.agent.complete": "AGENT_COMPLETE",
 }
 _SPREAD = 0x1E3779B97F4A7C15  # odd, so that a resource and a scope of the same id do not cancel out
+_NEGATIVE = np.iinfo(np.int64).min
 _INEXACT_FIELDS = ("trace_id", "span_id", "time_unix_nano", "observed_time_unix_nano", "body", "attributes")
 
 
@@ -88,7 +90,8 @@ def _batch(tree: Tree) -> HashedBatch:
     )
     columns["service_name"] = resources.of_block("service_name").take(resource_at)
     columns["session_id"] = pc.coalesce(columns["session_id"], resources.of_block("session_id").take(resource_at))
-    columns["log_index"] = _hashes(records, columns["resource_id"], columns["scope_id"])
+    hashes = _hashes(records, columns["resource_id"], columns["scope_id"])
+    columns["log_index"] = pa.array(_told_apart(hashes, tree.request_of_record))
     columns["content"] = content
     inexact = attributes.inexact | inexact_body | _inexact_ids(records) | _inexact_times(records)
     columns["otlp_residue"] = residues(records, LOG_RECORDS, _INEXACT_FIELDS, inexact)
@@ -179,13 +182,23 @@ def _time_columns(records: pa.StructArray, has_run: Bools) -> dict[str, pa.Array
     }
 
 
-def _hashes(records: pa.StructArray, resource_ids: pa.Array, scope_ids: pa.Array) -> pa.Array:
+def _hashes(records: pa.StructArray, resource_ids: pa.Array, scope_ids: pa.Array) -> Ints:
     """Negative numbers that stand for the records, each with where it comes from."""
     # Whole digests: asked for fewer bytes, or for a salt, blake2b takes twice as long to begin.
     digests = b"".join([blake2b(record).digest() for record in LOG_RECORDS.encode(records)])
     of_records = np.frombuffer(digests, dtype="<i8")[:: blake2b.MAX_DIGEST_SIZE // 8]
     of_origins = resource_ids.to_numpy() * _SPREAD - scope_ids.to_numpy()
-    return pa.array((of_records + of_origins) | np.iinfo(np.int64).min)
+    hashes: Ints = (of_records + of_origins) | _NEGATIVE
+    return hashes
+
+
+def _told_apart(hashes: Ints, request_of_record: Ints) -> Ints:
+    """The hashes, changed for what has equals before it in its request. A request that comes again says the same."""
+    order = np.lexsort((hashes, request_of_record))
+    is_another = (np.diff(hashes[order], prepend=0) != 0) | (np.diff(request_of_record[order], prepend=-1) != 0)
+    told_apart = np.empty_like(hashes)
+    told_apart[order] = (hashes[order] + numbered(np.cumsum(is_another)) * _SPREAD) | _NEGATIVE
+    return told_apart
 
 
 def _inexact_ids(records: pa.StructArray) -> Bools:

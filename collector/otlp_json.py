@@ -20,13 +20,13 @@ from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from .columns import NOT_HEX
 from .outcomes import Malformed
 
 # Protobuf's own limit for messages within messages, so that both encodings take the same requests.
 DEPTH_MAX = 100
 
 _ID_NAMES = frozenset({"trace_id", "span_id", "parent_span_id"})
-_NOT_AN_ID = b"\xff"
 _DIGITS_MAX = 20
 
 # A field's JSON value and the depth of its message → the value that protobuf takes. Raises _Unfit.
@@ -217,9 +217,9 @@ def _read_id(value: Any, _depth: int) -> bytes:
     try:
         identifier = bytes.fromhex(value)
     except (ValueError, TypeError):
-        return _NOT_AN_ID
+        return NOT_HEX
     # fromhex skips blanks
-    return identifier if len(value) == 2 * len(identifier) else _NOT_AN_ID
+    return identifier if len(value) == 2 * len(identifier) else NOT_HEX
 
 
 def _described(value: Any) -> str:

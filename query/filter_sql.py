@@ -177,15 +177,20 @@ def _test(leaf: Any, may_be_bytes: Callable[[], bool] = lambda: True) -> Conditi
         case meant.Exists():
             return _is_there(column, field)
         case meant.Matches(_, pattern):
-            return _full_match(_AS_TEXT[field.kind](column), pattern)
+            return _where_there(column, field, _full_match(_AS_TEXT[field.kind](column), pattern))
         case meant.Among(_, values):
             return or_(false(), *(_equals(column, field, value) for value in values))
     return _in_order(column, field, leaf.order, leaf.value)
 
 
+def _where_there(column: ColumnElement[Any], field: Field, test: Condition) -> Condition:
+    """The test of a column in which a text that is absent stands as an empty one, which it may hold for."""
+    return and_(test, _is_there(column, field)) if field.kind is Kind.TEXT else test
+
+
 def _equals(column: ColumnElement[Any], field: Field, value: Value) -> Condition:
     if not isinstance(value, int | float):
-        return column == value
+        return column == value if value != "" else false()
     low, high = (_in_order(column, field, order, value) for order in (Order.AT_LEAST, Order.AT_MOST))
     return and_(low, high)
 
@@ -193,7 +198,8 @@ def _equals(column: ColumnElement[Any], field: Field, value: Value) -> Condition
 def _in_order(column: ColumnElement[Any], field: Field, order: Order, value: Any) -> Condition:
     match field.kind:
         case Kind.TEXT:
-            return _COMPARE[order](column, literal(value, Text))
+            test = _COMPARE[order](column, literal(value, Text))
+            return _where_there(column, field, test) if _COMPARE[order]("", value) else test
         case Kind.NUMBER:
             return _between(column, _doubles(order, value), Double)
     between = _between(column, _wholes(order, value, _INT64), BigInteger)

@@ -157,11 +157,9 @@ def _not_opened(path: Path, error: Exception) -> StorageError:
     text = str(error)
     holder = re.search(r"held in (.+?) \(PID (\d+)\)", text)
     if holder:
-        return DatabaseLocked(
-            f"{path} is in use by process {holder[2]} ({holder[1]}); stop it, or choose another file with --db"
-        )
+        return DatabaseLocked(f"{path} is in use by process {holder[2]} ({holder[1]}); stop it, or choose another file")
     if "already attached" in text:
         return DatabaseLocked(f"{path} is open in this process already; use what opened it, or close that first")
     if "lock" in text.lower():
-        return DatabaseLocked(f"{path} is in use by another process; stop it, or choose another file with --db")
+        return DatabaseLocked(f"{path} is in use by another process; stop it, or choose another file")
     return StorageError(f"{path} cannot be opened: {text.splitlines()[0]}")

@@ -53,7 +53,7 @@ def prepare(engine: Engine, name: str) -> None:
     if found is None and set(tables) <= {_REVISION_TABLE}:
         upgrade(engine)
     elif found is None:
-        raise SchemaUnknown(f"{name} holds tables that are not clew's; choose another file with --db")
+        raise SchemaUnknown(f"{name} holds tables that are not clew's; choose another file")
     elif found not in known:
         raise SchemaUnknown(f"{name} is at revision {found}, which this clew does not know; install a newer clew")
     elif found != known[-1]:

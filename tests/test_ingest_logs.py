@@ -80,6 +80,14 @@ def test_a_record_sent_again_is_stored_once(store: Store) -> None:
     assert sorted(row["content"] for row in stored(store)) == ["a", "b", "c", "new"]
 
 
+def test_equal_records_of_a_request_are_as_many(store: Store) -> None:
+    """A clock of milliseconds makes them; the request that comes again brings none."""
+    sent = request(record("a"), record("retrying"), record("retrying"), record("b"), record("retrying"))
+    assert send(store, sent, request(record("retrying")), sent) == WriteOutcome(stored=5, repeated=6, replaced=0)
+    assert send(store, sent) == WriteOutcome(stored=0, repeated=5, replaced=0)
+    assert sorted(row["content"] for row in stored(store)) == ["a", "b", *["retrying"] * 3]
+
+
 def test_a_record_sent_again_after_a_restart_is_stored_once(tmp_path: Path) -> None:
     """What the store knows of its records is in the file, not in the process."""
     sent = request(record("a"), record("b", run=None))

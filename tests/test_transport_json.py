@@ -16,6 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from clew.collector.otlp_json import DEPTH_MAX, request_from_json
 from clew.collector.outcomes import Malformed
+from clew.collector.projection import read_requests
 
 DEPTH_DRAWN = 9
 IDS = {"traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_span_id"}
@@ -109,6 +110,17 @@ def test_an_id_that_is_none_keeps_a_wrong_length(key: str, size: int, text: Any)
     """An id that is short or no hex is read with a length that is neither right nor zero, to harm its span only."""
     names = {"traceId": "trace_id", "spanId": "span_id", "parentSpanId": "parent_span_id"}
     assert len(getattr(_read_span(**{key: text}), names[key])) not in (0, size)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("z" * 32, "not 32 hexadecimal digits"), ("5b8eff", "3 bytes long, not 16")]
+)
+def test_what_is_wrong_with_an_id_is_told(text: str, said: str) -> None:
+    """As it was sent: a text of the right length has no wrong one."""
+    request = {"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": text, "spanId": "12" * 8, "name": "work"}]}]}]}
+    serialised, _ = request_from_json(json.dumps(request).encode())
+    reading = read_requests([serialised])
+    assert reading.fates[0].rejections == (f"span 'work': trace_id is {said}",)
 
 
 @pytest.mark.parametrize(
