@@ -127,6 +127,11 @@ def _value(owner: Any, key: str) -> list[Any]:
     return [found[0] if kind in ("bytes_value", "array_value") else getattr(found[0], kind)]
 
 
+def _said(*texts: str) -> list[str]:
+    """Texts of OTLP's own are empty where they are absent."""
+    return [text for text in texts if text]
+
+
 ANY: dict[str, Callable[[str], Values]] = {
     "attributes": lambda key: lambda event: _value(event.span, key),
     "resource": lambda key: lambda event: _value(event.resource, key),
@@ -135,13 +140,6 @@ ANY: dict[str, Callable[[str], Values]] = {
     "log": lambda key: lambda event: [value for log in event.span.events for value in _value(log, key)],
     "link": lambda key: lambda event: [value for link in event.span.links for value in _value(link, key)],
 }
-
-
-def _said(*texts: str) -> list[str]:
-    """Texts of OTLP's own are empty where they are absent."""
-    return [text for text in texts if text]
-
-
 OF_TEXT: dict[str, Values] = {
     "name": lambda event: _said(event.span.name),
     "agent": lambda event: _said(*_value(event.span, "gen_ai.agent.name")),
@@ -203,8 +201,8 @@ def _tests(field: str, values: Values, literals: st.SearchStrategy[Any]) -> st.S
             f"{field} in ({', '.join(map(_literal, vs))})", values, lambda x: any(_equal(x, v) for v in vs)
         )
     )
-    exists = st.just(_meaning(f"{field} exists", values, lambda _: True))
-    return equal | among | exists | (equal | among).map(_written_as_negation)
+    exists = _meaning(f"{field} exists", values, lambda _: True)
+    return equal | among | st.just(exists) | (equal | among).map(_written_as_negation)
 
 
 def _written_as_negation(meaning: Meaning) -> Meaning:

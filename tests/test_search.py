@@ -138,7 +138,8 @@ def test_nothing_stored_is_nothing_found(api_reader: ApiReader) -> None:
         ("duration >= 0", [2]),
         ("not duration > 5ns", [1]),
         ("status_message exists", [2]),
-        ('status_message = ""', [1]),
+        ('status_message = ""', []),
+        ('status_message != "late"', [1]),
     ],
 )
 def test_an_event_that_has_not_ended_has_no_end(rows: Rows, api_reader: ApiReader, text: str, found: list[int]) -> None:
