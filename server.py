@@ -31,7 +31,7 @@ from .query.filter import FilterError, parse
 from .query.filter_sql import of_events
 from .query.jaeger import jaeger_services
 from .settings import Settings
-from .storage import SqlLimits, Store, Upkeep
+from .storage import DatabaseLocked, SqlLimits, Store, Upkeep
 
 GRACE_S = 5.0
 # How long questions under way when the server stops have for their answer.
@@ -67,7 +67,7 @@ def serving(settings: Settings, on_end: Callable[[], None], receiver: Receiver |
         receiver = parts.enter_context(closing(receiver or Receiver()))
         _check_addresses(settings)
         targets = _targets(settings)
-        store = parts.enter_context(closing(Store.open(settings.database)))
+        store = parts.enter_context(closing(_opened(settings.database)))
         store.damage.on_notice = end_at_once
         parts.enter_context(closing(Upkeep(store)))
         registry = CollectorRegistry()
@@ -118,6 +118,13 @@ def end_at_once(reason: str) -> None:
     print(f"clew: the engine failed: {reason}", file=sys.stderr)
     print("clew: ended at once; all that was acknowledged is stored. Start clew again", file=sys.stderr, flush=True)
     os._exit(EXIT_DAMAGED)
+
+
+def _opened(database: str) -> Store:
+    try:
+        return Store.open(database)
+    except DatabaseLocked as error:
+        raise CannotServe(f"{error} with --db") from error
 
 
 def _check_addresses(settings: Settings) -> None:

@@ -119,14 +119,14 @@ def _delete(session: DatabaseSession, row: Base, key: tuple[Any, ...]) -> None:
 
 @event.listens_for(DatabaseSession, "after_flush")
 def _look_after_parts(session: DatabaseSession, _context: UOWTransaction) -> None:
-    """Now that rows bear the ids of what they are related to, and still tell which they bore before."""
-    written = [row for row in (*session.new, *session.dirty) if isinstance(row, ExecutionEvent | EventLog | EventLink)]
-    runs = {row: get_history(row, "run_id") for row in written}
-    if run_ids := {run_id for history in runs.values() for run_id in history.sum()} - {None}:
+    """Of which runs logs and links were written, and which runs events have left: known now that rows bear the ids of
+    what they are related to, and still tell which they bore before."""
+    written = [*session.new, *session.dirty]
+    parts = [get_history(row, "run_id") for row in written if isinstance(row, EventLog | EventLink)]
+    if run_ids := {run_id for history in parts for run_id in history.sum()} - {None}:
         have_parts_counted(session.connection(), run_ids)
-    session.info["left"] = [
-        run_id for row, history in runs.items() if isinstance(row, ExecutionEvent) for run_id in history.deleted or ()
-    ]
+    events = [get_history(row, "run_id") for row in written if isinstance(row, ExecutionEvent)]
+    session.info["left"] = [run_id for history in events for run_id in history.deleted or ()]
 
 
 @event.listens_for(DatabaseSession, "after_flush_postexec")

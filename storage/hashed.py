@@ -1,7 +1,8 @@
 """Log records and metric points: rows that come by themselves, known by a hash of what was sent.
 
 The hash takes in the record with its ids, its resource and its scope, so one sent again is refused by its number alone,
-looked for among what was stored of its time. A record of a run that nobody has told of yet makes that run.
+looked for among what was stored of its time; whoever makes it tells equals apart that are several. A record of a run
+that nobody has told of yet makes that run.
 """
 
 from __future__ import annotations

@@ -45,7 +45,8 @@ def run_deltas(events: pa.Table) -> pa.Table:
 
 def mentioned_runs(records: pa.Table, *, are_logs: bool) -> pa.Table:
     """Like `run_deltas`, of the runs that records belong to which are no events: when they were met
-    (`met_at_unix_nano`), and what their `session_id` and `service_name` say."""
+    (`met_at_unix_nano`), and what their `session_id` and `service_name` say. Log records of an event are counted with
+    those that came within its span."""
     records = records.filter(records["run_id"].is_valid())
     runs = records["run_id"].combine_chunks().dictionary_encode()
     met = records["met_at_unix_nano"].to_numpy()

@@ -239,7 +239,7 @@ def test_it_ends_where_it_cannot_receive_any_more(server: Any) -> None:
 def test_a_second_server_on_the_file_is_refused(server: Any, clew: Callable[..., Any]) -> None:
     """The error names the file and the process that has it; exit code 1, no traceback."""
     refused = clew("serve", "--db", str(server.db), "--grpc-port", "0", "--http-port", "0")
-    _assert_told(refused, str(server.db), str(server.process.pid))
+    _assert_told(refused, str(server.db), str(server.process.pid), "choose another file with --db")
 
 
 @pytest.mark.parametrize(("option", "other"), [("--grpc-port", "--http-port"), ("--http-port", "--grpc-port")])

@@ -12,13 +12,24 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from sqlalchemy import text
 
+from clew.collector.metric_points import read_metric_requests
 from clew.query.parameters import TreeWanted
 from clew.query.tree_answer import tree_answer
-from clew.storage import DatabaseSession, EventLink, EventLog, ExecutionEvent, Store, WorkflowRun, get_db_session
+from clew.storage import (
+    DatabaseSession,
+    EventLink,
+    EventLog,
+    ExecutionEvent,
+    Store,
+    WorkflowRun,
+    close_database,
+    get_db_session,
+)
 
 from .log_requests import record, request, send, send_spans
 
@@ -96,6 +107,37 @@ def test_the_tree_tells_what_is_stored(shared_store: Store, sent: list[tuple[Any
             send(shared_store, request(record(f"said {said}", run=run_id, event=event)))
     assert told(shared_store, run_id) == counted(shared_store, run_id)
     assert are_counted(shared_store, run_id) is not any(kind == "record" and number for kind, number, *_ in sent)
+
+
+def test_a_metric_of_an_event_is_none_of_its_parts(store: Store) -> None:
+    """Its exemplar names the run, which stays counted."""
+    run_id = UUID(int=7)
+    send_spans(store, span(run_id, 1, events=1))
+    measured = ExportMetricsServiceRequest()
+    gauge = measured.resource_metrics.add().scope_metrics.add().metrics.add(name="tokens").gauge
+    gauge.data_points.add(as_int=3, time_unix_nano=50).exemplars.add(
+        trace_id=run_id.bytes, span_id=(1).to_bytes(8, "big"), time_unix_nano=150
+    )
+    store.write_hashed(read_metric_requests([measured.SerializeToString()]).batch)
+    assert are_counted(store, run_id)
+
+
+def test_a_run_of_which_it_is_not_known_is_counted(database: str) -> None:
+    """As of those that are older than the columns, and more that comes of it changes nothing of that."""
+    run_id = UUID(int=1)
+    store = Store.open(database)
+    send_spans(store, span(run_id, 1, events=2, links=1))
+    store.close()
+    with get_db_session(database) as session:
+        session.execute(text("UPDATE workflow_runs SET parts_counted = NULL"))
+        session.execute(text("UPDATE execution_events SET span_event_count = NULL, span_link_count = NULL"))
+        session.commit()
+    close_database(database)
+    store = Store.open(database)
+    send_spans(store, span(run_id, 2, events=1))
+    assert told(store, run_id) == counted(store, run_id) == {f"{1:016x}": (2, 1), f"{2:016x}": (1, 0)}
+    assert are_counted(store, run_id) is None
+    store.close()
 
 
 def test_search_tells_it_too(store: Store, api_client: httpx.Client) -> None:

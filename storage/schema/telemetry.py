@@ -198,12 +198,13 @@ class EventLog(Base):
     """A moment inside an event (an OTel span event), an OTel log record, or an entry that a repository wrote.
 
     A span event has its place among those of its span as `log_index`; a log record a negative one, a hash of what was
-    sent, so that it is stored once however often it comes. A log record with a trace id belongs to that run, with a
-    span id to that event too, whichever of the two comes first. `event_started_at_unix_nano` lies within the run's
-    time bounds, so that they prune this table as they prune `execution_events`: the event's start, or the record's
-    time. A log record bears its commit's stamp as `stored_at_unix_nano`, see `storage.commits`; a span event has none,
-    as it comes with its span. `event_type` is one of EVENT_LOG_TYPES, NULL for span events; `content` a log record's
-    body as text or JSON. An entry without run or event (a task's) is written once and not changed.
+    sent and of how many equals were before it in its request, so that it is stored once however often that comes. A
+    log record with a trace id belongs to that run, with a span id to that event too, whichever of the two comes first.
+    `event_started_at_unix_nano` lies within the run's time bounds, so that they prune this table as they prune
+    `execution_events`: the event's start, or the record's time. A log record bears its commit's stamp as
+    `stored_at_unix_nano`, see `storage.commits`; a span event has none, as it comes with its span. `event_type` is one
+    of EVENT_LOG_TYPES, NULL for span events; `content` a log record's body as text or JSON. An entry without run or
+    event (a task's) is written once and not changed.
     """
 
     __tablename__ = "event_logs"
