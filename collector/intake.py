@@ -145,8 +145,8 @@ class _Lane:
         """Waits for requests worth a commit and takes them off the queue. Empty once closed and finished."""
         with self._changed:
             self._changed.wait_for(self._is_wanted)
-            # A group more would take as long.
-            patience_s = min(GATHER_S_MAX, self._group_took_s)
+            # Whoever comes too late waits for this group and one more, and makes that one necessary.
+            patience_s = min(GATHER_S_MAX, 2 * self._group_took_s)
             self._changed.wait_for(lambda: self._closing or self._is_half() or self._is_all(), timeout=patience_s)
             half = (self._taken + 1) // 2
             group: list[_Request] = []

@@ -36,8 +36,6 @@ SETTINGS: dict[str, Any] = {
     # Of new files. A row group of so few rows fills little of a block with one column: with larger blocks, whoever
     # reads one column has most of the others in memory too.
     "default_block_size": 64 << 10,
-    # Blocks are kept apart from the heap, where those that are let go of leave holes that nothing else fits into.
-    "block_allocator_memory": "1GB",
     "max_vacuum_tasks": 2,
     # Attributes are taken apart into typed columns by `compacting` only.
     "variant_minimum_shredding_size": -1,
