@@ -36,7 +36,7 @@ from .storage import DatabaseLocked, SqlLimits, Store, Upkeep
 GRACE_S = 5.0
 # How long questions under way when the server stops have for their answer.
 ANSWERS_S = 2.0
-# How long a thread has Python's lock at most while others wait for it; by default 5 ms, which is half of a tree's answer.
+# How long a thread keeps Python's lock while others wait for it; by default 5 ms, half of what a tree takes.
 LOCK_HELD_S = 0.001
 # EX_SOFTWARE of sysexits.h: whoever keeps it running may start it again.
 EXIT_DAMAGED = 70

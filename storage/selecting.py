@@ -33,6 +33,12 @@ GROWTH_BYTES_MAX = 3_000_000_000
 _WATCHED_EVERY_S = 0.02
 _BATCH_ROWS = 1_024
 _FOR_DEVELOPERS = "\n\nStack Trace:"
+# What the text of the engine's error begins with where it matters what kind it is.
+_KINDS: Mapping[str, type[duckdb.Error]] = {
+    "INTERRUPT Error": duckdb.InterruptException,
+    "Out of Memory Error": duckdb.OutOfMemoryException,
+    "FATAL Error": duckdb.FatalException,
+}
 _QUOTED_LINE = re.compile(r"^LINE (\d+): (.*)\n(.*)", re.MULTILINE)
 
 
@@ -135,7 +141,7 @@ class Selecting:
 def _cut(reader: pa.RecordBatchReader, limits: SqlLimits) -> tuple[pa.Table, bool]:
     kept: list[pa.RecordBatch] = []
     rows = size = 0
-    for batch in reader:
+    for batch in _batches(reader):
         kept.append(batch)
         rows, size = rows + batch.num_rows, size + batch.nbytes
         if size > limits.bytes_max:
@@ -144,6 +150,15 @@ def _cut(reader: pa.RecordBatchReader, limits: SqlLimits) -> tuple[pa.Table, boo
             fitting = _fitting(batch, limits.bytes_max - size + batch.nbytes)
             return pa.Table.from_batches([*kept, fitting], reader.schema)[: limits.rows_max], True
     return pa.Table.from_batches(kept, reader.schema)[: limits.rows_max], rows > limits.rows_max
+
+
+def _batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    """Raises the engine's errors as the engine does: Arrow says those that come after the first rows in its own way."""
+    try:
+        yield from reader
+    except OSError as error:
+        kinds = (kind for begins, kind in _KINDS.items() if str(error).startswith(begins))
+        raise next(kinds, duckdb.Error)(str(error)) from error
 
 
 def _fitting(batch: pa.RecordBatch, bytes_max: int) -> pa.RecordBatch:

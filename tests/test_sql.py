@@ -176,6 +176,13 @@ def test_the_engine_s_words_reach_the_reader(api_client: httpx.Client) -> None:
     assert "trace_id" in error["message"]
 
 
+def test_a_mistake_after_the_first_rows_is_told_like_any_other(api_client: httpx.Client) -> None:
+    query = "SELECT CASE WHEN range = 9000 THEN ('a' || range)::INTEGER END FROM range(10000)"
+    error = api_client.post("/api/sql", json={"query": query}).json()["error"]
+    assert error["code"] == "sql_refused"
+    assert "'a9000'" in error["message"]
+
+
 WRONG_LATE = """-- what fails while it is answered
 SELECT 1,
   {}CAST(name AS INTEGER)

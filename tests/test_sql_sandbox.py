@@ -24,7 +24,7 @@ from sqlalchemy import text
 from clew.collector.http_server import otlp_routes
 from clew.collector.intake import Intake
 from clew.query.app import build_app
-from clew.storage import Base, Selecting, SqlLimits, Store
+from clew.storage import Base, QueryTimeout, Selecting, SqlLimits, Store
 
 RUN = "c1e" + "0" * 28 + "1"
 SECONDS_MAX = 1.5
@@ -405,6 +405,13 @@ def test_what_never_ends_is_stopped(api: Api, query: str) -> None:
     response = api.ask(query)
     assert response.status_code == 504, response.text
     assert f"stopped after {SECONDS_MAX} s" in response.json()["error"]["message"]
+
+
+def test_what_never_ends_after_its_first_rows_is_stopped(api: Api) -> None:
+    endless = "SELECT range FROM range(1000000000000) WHERE range < 3000"
+    selecting = Selecting(api.store.engine, api.store.damage)
+    with pytest.raises(QueryTimeout, match="stopped after 0.5 s"):
+        selecting.select(endless, (), SqlLimits(seconds_max=0.5), lambda _kind: "{}", threading.Event())
 
 
 @pytest.mark.parametrize("query", BOMBS)
