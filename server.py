@@ -36,8 +36,6 @@ from .storage import DatabaseLocked, SqlLimits, Store, Upkeep
 GRACE_S = 5.0
 # How long questions under way when the server stops have for their answer.
 ANSWERS_S = 2.0
-# How long a thread keeps Python's lock while others wait for it; by default 5 ms, half of what a tree takes.
-LOCK_HELD_S = 0.001
 # EX_SOFTWARE of sysexits.h: whoever keeps it running may start it again.
 EXIT_DAMAGED = 70
 # RFC 6454, section 6.2: a scheme, a host, a port, and nothing behind it; `null` is what pages without one say.
@@ -93,8 +91,6 @@ def serving(settings: Settings, on_end: Callable[[], None], receiver: Receiver |
         parts.enter_context(_http_serving(app, listener, on_end, [store.end_reads, app.state.sql_desk.end]))
         parts.callback(app.state.streams.end)  # else the HTTP server would wait for them
         parts.callback(gc.unfreeze)
-        parts.callback(sys.setswitchinterval, sys.getswitchinterval())
-        sys.setswitchinterval(LOCK_HELD_S)
         _spare_what_is_here_to_stay()
         http_port = listener.getsockname()[1]
         yield Addresses(
