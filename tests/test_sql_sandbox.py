@@ -24,7 +24,7 @@ from sqlalchemy import text
 from clew.collector.http_server import otlp_routes
 from clew.collector.intake import Intake
 from clew.query.app import build_app
-from clew.storage import Base, QueryTimeout, Selecting, SqlLimits, Store
+from clew.storage import Base, QueryTimeout, QueryTooLarge, Selecting, SqlLimits, Store
 
 RUN = "c1e" + "0" * 28 + "1"
 SECONDS_MAX = 1.5
@@ -407,11 +407,26 @@ def test_what_never_ends_is_stopped(api: Api, query: str) -> None:
     assert f"stopped after {SECONDS_MAX} s" in response.json()["error"]["message"]
 
 
-def test_what_never_ends_after_its_first_rows_is_stopped(api: Api) -> None:
-    endless = "SELECT range FROM range(1000000000000) WHERE range < 3000"
+AFTER_FIRST_ROWS = [
+    ("SELECT range FROM range(1000000000000) WHERE range < 3000", SECONDS_MAX, QueryTimeout, r"stopped after 1\.5 s"),
+    (
+        """SELECT CASE WHEN range > 3000 THEN replace(s, '1', s) END
+           FROM range(10000), (SELECT string_agg(range::text, '') s FROM range(20000))""",
+        LET_GO_S,
+        QueryTooLarge,
+        "want of memory",
+    ),
+]
+
+
+@pytest.mark.parametrize(("query", "seconds_max", "error", "told"), AFTER_FIRST_ROWS)
+def test_limits_hold_after_the_first_rows(
+    api: Api, query: str, seconds_max: float, error: type[Exception], told: str
+) -> None:
+    """What stops it then is told like what stops it before them."""
     selecting = Selecting(api.store.engine, api.store.damage)
-    with pytest.raises(QueryTimeout, match=r"stopped after 0\.5 s"):
-        selecting.select(endless, (), SqlLimits(seconds_max=0.5), lambda _kind: "{}", threading.Event())
+    with pytest.raises(error, match=told):
+        selecting.select(query, (), SqlLimits(seconds_max), lambda _kind: "{}", threading.Event())
 
 
 @pytest.mark.parametrize("query", BOMBS)
