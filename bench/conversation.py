@@ -91,7 +91,7 @@ def _store(store: Store, waiting: list[Span]) -> None:
     request.resource_spans.add().scope_spans.add(spans=waiting)
     batch = read_requests([request.SerializeToString()]).batch
     assert batch is not None
-    store.write_spans(batch)
+    store.write(batch)
 
 
 def main() -> None:

@@ -78,7 +78,7 @@ def fill(store: Store, events: int) -> None:
     """Stores at least so many events, by transactions of REQUEST_EVENTS."""
     chance = random.Random(1)
     for number in range(-(-events // REQUEST_EVENTS)):
-        store.write_spans(read_requests([request(number, chance).SerializeToString()]).batch)
+        store.write(read_requests([request(number, chance).SerializeToString()]).batch)
 
 
 def of_the_store(store: Store) -> dict[str, Ask]:

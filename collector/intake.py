@@ -90,7 +90,6 @@ class _Lane:
     """The way of one signal: its queue, a thread that gathers and reads, and what is under way to the store."""
 
     def __init__(self, signal: Signal, sink: Sink, metrics: _Metrics, queue_bytes_max: int) -> None:
-        self._signal = signal
         self._reads = _READS[signal.name]
         self._sink = sink
         self._metrics = metrics
@@ -210,7 +209,7 @@ class _Lane:
         if isinstance(reading, BaseException):
             raise reading
         if reading.batch is not None:
-            written = self._signal.write(self._sink, reading.batch)
+            written = self._sink.write(reading.batch)
             for outcome in ("stored", "repeated", "replaced"):
                 self._outcomes.labels(outcome).inc(getattr(written, outcome))
         self._outcomes.labels("rejected").inc(sum(len(fate.rejections) for fate in reading.fates))

@@ -111,15 +111,11 @@ class Receiver:
         with _interrupt_blocked():
             process.start()
         theirs.close()
-        return process, Line(ours, {"write_spans": self._write_spans, "write_hashed": self._write_hashed})
+        return process, Line(ours, {"write": self._write})
 
-    def _write_spans(self, batch: Any) -> Future[Any]:
+    def _write(self, batch: Any) -> Future[Any]:
         assert self._sink  # noqa: S101 nothing was taken before
-        return self._storing.submit(self._sink.write_spans, batch)
-
-    def _write_hashed(self, batch: Any) -> Future[Any]:
-        assert self._sink  # noqa: S101
-        return self._storing.submit(self._sink.write_hashed, batch)
+        return self._storing.submit(self._sink.write, batch)
 
     def _supervise(self) -> None:
         """Serves the line, and whenever its other end is gone, the line to another process."""

@@ -69,10 +69,6 @@ class _StoreElsewhere:
     def __init__(self, line: Line) -> None:
         self._line = line
 
-    def write_spans(self, batch: Any) -> WriteOutcome:
-        outcome: WriteOutcome = self._line.call("write_spans", batch).result()
-        return outcome
-
-    def write_hashed(self, batch: Any) -> WriteOutcome:
-        outcome: WriteOutcome = self._line.call("write_hashed", batch).result()
+    def write(self, batch: Any) -> WriteOutcome:
+        outcome: WriteOutcome = self._line.call("write", batch).result()
         return outcome

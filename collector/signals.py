@@ -3,7 +3,6 @@ their requests: most who talk of signals never read one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,9 +18,7 @@ from ..storage import WriteOutcome
 class Sink(Protocol):
     """What the intake needs of a store: all of the batch stored and durable on return, or a StorageError."""
 
-    def write_spans(self, batch: Any) -> WriteOutcome: ...
-
-    def write_hashed(self, batch: Any) -> WriteOutcome: ...
+    def write(self, batch: Any) -> WriteOutcome: ...
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,6 @@ class Signal:
     request: type[Message]
     response: type[Message]
     rejected: str
-    write: Callable[[Sink, Any], WriteOutcome]
 
     @property
     def path(self) -> str:
@@ -50,7 +46,6 @@ TRACES = Signal(
     request=trace_service_pb2.ExportTraceServiceRequest,
     response=trace_service_pb2.ExportTraceServiceResponse,
     rejected="rejected_spans",
-    write=lambda sink, batch: sink.write_spans(batch),
 )
 LOGS = Signal(
     name="logs",
@@ -59,7 +54,6 @@ LOGS = Signal(
     request=logs_service_pb2.ExportLogsServiceRequest,
     response=logs_service_pb2.ExportLogsServiceResponse,
     rejected="rejected_log_records",
-    write=lambda sink, batch: sink.write_hashed(batch),
 )
 METRICS = Signal(
     name="metrics",
@@ -68,6 +62,5 @@ METRICS = Signal(
     request=metrics_service_pb2.ExportMetricsServiceRequest,
     response=metrics_service_pb2.ExportMetricsServiceResponse,
     rejected="rejected_data_points",
-    write=lambda sink, batch: sink.write_hashed(batch),
 )
 SIGNALS = {signal.name: signal for signal in (TRACES, LOGS, METRICS)}

@@ -1,10 +1,10 @@
 """Spans at rest: knows SQL, knows no wire format.
 
 `schema` is the one definition of the tables; `migrate` brings a database to it; `engine` opens a database and holds
-what differs between engines. Writes come as `batch.SpanBatch`; `preparing` does what needs no database
-(`runs`, `histories`, and `variant` for attributes), `writing` the rest in one transaction: parents first, duplicates
-settled by `identity`. Reads go through `reading`, read-only by the engine and bounded in time;
-SQL from outside through `selecting`, judged by `sandbox` before and bounded in memory too.
+what differs between engines. Spans come as `batch.SpanBatch`, records and points as `hashed.HashedBatch`; `preparing`
+does what needs no database (`runs`, `histories`, and `variant` for attributes), `writing` the rest in one transaction:
+parents first, duplicates settled by `identity`. Reads go through `reading`, read-only by the engine and bounded in
+time; SQL from outside through `selecting`, judged by `sandbox` before and bounded in memory too.
 
 Applications that open the file themselves use `database` (sessions that check `references`, follow `deleting` and keep
 runs true by `recounting`), the `repositories` and `persistence`.

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from .batch import AttributeColumns, Origins
-from .preparing import prepare_origins
+from .preparing import PreparedBatch, prepare_origins
 from .runs import mentioned_runs
 from .variant import RowsWithAttributes, with_attributes
 
@@ -83,6 +83,10 @@ class PreparedHashed:
             f"SELECT {key} AS hash FROM {self.table} "  # noqa: S608 our own names
             f"WHERE ({time} BETWEEN ? AND ? OR {time} = ?) AND {key} IN (SELECT hash FROM incoming)"
         )
+
+
+# What a write can be of: spans, or rows that are known by a hash.
+Prepared = PreparedBatch | PreparedHashed
 
 
 def prepare_hashed(batch: HashedBatch) -> PreparedHashed:

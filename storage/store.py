@@ -10,15 +10,14 @@ from pathlib import Path
 from sqlalchemy import ClauseElement
 
 from . import migrate
-from .batch import SpanBatch, WriteOutcome
+from .batch import WriteOutcome
 from .commits import Commits
 from .compacting import UNCOMPACTED
 from .counting import count_portion
 from .damage import Damage
 from .engine import database_path, open_engines
 from .errors import CLOSING
-from .hashed import HashedBatch, PreparedHashed, prepare_hashed
-from .preparing import PreparedBatch, prepare
+from .hashed import Prepared
 from .reading import Audience, Reader, Reads
 from .text_filters import UNNOTED, filters_of_portion
 from .writing import Writer
@@ -53,19 +52,15 @@ class Store:
         """
         return cls(database_path(url))
 
-    def write_spans(self, batch: SpanBatch | PreparedBatch) -> WriteOutcome:
-        """Stores the batch in one transaction: on return it is durable and the next read sees it. A batch may have been
-        prepared before, in another process say.
+    def write(self, batch: Prepared) -> WriteOutcome:
+        """Stores spans, or log records or metric points, in one transaction: on return they are durable and the next
+        read sees them.
 
         A span that is there already (same run, span id, kind and start) is not stored again; one that ends what was
-        pending replaces it. Raises WriteFailed, and then nothing of the batch is stored.
+        pending replaces it. Nor is a record or a point that is there already. Raises WriteFailed, and then nothing of
+        the batch is stored.
         """
-        return self._writer.write(batch if isinstance(batch, PreparedBatch) else prepare(batch))
-
-    def write_hashed(self, batch: HashedBatch | PreparedHashed) -> WriteOutcome:
-        """Stores log records or metric points in one transaction, as `write_spans` does spans. One that is there
-        already is not stored again. Raises WriteFailed, and then nothing of the batch is stored."""
-        return self._writer.write(batch if isinstance(batch, PreparedHashed) else prepare_hashed(batch))
+        return self._writer.write(batch)
 
     def compact(self) -> int:
         """Makes the attributes of the oldest events that lie as they arrived quick to search, in one transaction that

@@ -26,7 +26,7 @@ from .counting import Portion, write_counted
 from .damage import Damage
 from .engine import EngineMemory, native
 from .errors import WriteFailed
-from .hashed import PreparedHashed
+from .hashed import Prepared, PreparedHashed
 from .identity import Settlement, settle
 from .known import Known
 from .large_values import LargeValues
@@ -51,7 +51,7 @@ class _NotAllNew(Exception):
     """Not all that came is to be stored, or not under the ids that it came with, and so the runs are others than the
     batch says; what to write instead."""
 
-    def __init__(self, rest: PreparedBatch | PreparedHashed, settlement: Settlement | None = None) -> None:
+    def __init__(self, rest: Prepared, settlement: Settlement | None = None) -> None:
         super().__init__()
         self.rest, self.settlement = rest, settlement
 
@@ -77,8 +77,8 @@ class Writer:
         self._known: dict[str, Known] = {name: Known() for name in _KNOWN}
         self._runs = RunRows(self._statements, self._known["runs"], self._known["sessions"])
 
-    def write(self, batch: PreparedBatch | PreparedHashed) -> WriteOutcome:
-        """Stores the batch, see `Store.write_spans` and `Store.write_hashed`."""
+    def write(self, batch: Prepared) -> WriteOutcome:
+        """See `Store.write`."""
         with self._taking_turns("not stored"):
             began = monotonic()
             try:
@@ -137,7 +137,7 @@ class Writer:
                 self._connection.rollback()
             self._has_failed = False
 
-    def _written(self, batch: PreparedBatch | PreparedHashed) -> WriteOutcome:
+    def _written(self, batch: Prepared) -> WriteOutcome:
         sizes = [_size(name, parts) for name, parts in _tables_of(batch)]
         self._large_values.make_room(sizes)
         try:
@@ -147,7 +147,7 @@ class Writer:
         self._large_values.stored(sizes, outcome.stored / max(1, outcome.stored + outcome.repeated))
         return outcome
 
-    def _taken_for_new(self, batch: PreparedBatch | PreparedHashed) -> WriteOutcome:
+    def _taken_for_new(self, batch: Prepared) -> WriteOutcome:
         """Runs that this process has not met are taken for new: nearly always right, and cheaper than looking. The
         table's key refuses the batch where it is wrong, and it is written again the careful way."""
         try:
@@ -155,12 +155,12 @@ class Writer:
         except duckdb.ConstraintException:
             return self._in_transaction(batch, RunRows.upsert)
 
-    def _on_arrival(self, batch: PreparedBatch | PreparedHashed) -> AbstractContextManager[None]:
+    def _on_arrival(self, batch: Prepared) -> AbstractContextManager[None]:
         wanted = self.compacts_arrivals and isinstance(batch, PreparedBatch) and can_arrive_compacted(batch)
         return self._compaction.on_arrival() if wanted else nullcontext()
 
     def _in_transaction(
-        self, batch: PreparedBatch | PreparedHashed, write_runs: _WriteRuns, settlement: Settlement | None = None
+        self, batch: Prepared, write_runs: _WriteRuns, settlement: Settlement | None = None
     ) -> WriteOutcome:
         committed = False
         # Before it, so that what fails then is not told of a batch that is stored.
@@ -187,9 +187,7 @@ class Writer:
             finally:
                 self._holder.close()
 
-    def _store(
-        self, batch: PreparedBatch | PreparedHashed, write_runs: _WriteRuns, settlement: Settlement | None
-    ) -> WriteOutcome:
+    def _store(self, batch: Prepared, write_runs: _WriteRuns, settlement: Settlement | None) -> WriteOutcome:
         for table, origins in (("resources", batch.resources), ("scopes", batch.scopes)):
             self._insert_origins(table, origins)
         known_runs = write_runs(self._runs, batch.runs) if batch.runs.num_rows else []
@@ -291,7 +289,7 @@ class Writer:
         self._statements.execute_kept(f"{statement} RETURNING 1", **tables)
 
 
-def _tables_of(batch: PreparedBatch | PreparedHashed) -> Iterator[tuple[str, list[pa.Table]]]:
+def _tables_of(batch: Prepared) -> Iterator[tuple[str, list[pa.Table]]]:
     """What the batch has for each table that may hold large values: the rows, and what they are made of besides."""
     if isinstance(batch, PreparedHashed):
         told = [(batch.table, batch.rows)]

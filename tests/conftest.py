@@ -32,14 +32,13 @@ from clew.storage import (
     Resource,
     Scope,
     Session,
-    SpanBatch,
     Store,
     WorkflowRun,
     WriteOutcome,
     close_database,
     get_db_session,
 )
-from clew.storage.hashed import HashedBatch
+from clew.storage.hashed import Prepared
 
 # The same examples everywhere, however busy the machine: a failure is the code's.
 REPEATABLE = {"derandomize": True, "database": None, "deadline": None}
@@ -165,19 +164,12 @@ class Gate:
         self.open.set()
         self.failure: Exception | None = None
 
-    def write_spans(self, batch: SpanBatch) -> WriteOutcome:
-        self._pass()
-        return self._store.write_spans(batch)
-
-    def write_hashed(self, batch: HashedBatch) -> WriteOutcome:
-        self._pass()
-        return self._store.write_hashed(batch)
-
-    def _pass(self) -> None:
+    def write(self, batch: Prepared) -> WriteOutcome:
         self.reached.set()
         assert self.open.wait(GATE_S)
         if self.failure is not None:
             raise self.failure
+        return self._store.write(batch)
 
 
 @pytest.fixture

@@ -52,10 +52,10 @@ def spans(*, name: str = "work", start: int = 50, end: int = 200, parent: bytes 
 
 def send(store: Store, *requests: bytes) -> WriteOutcome:
     """Stores requests of log records as one group."""
-    return store.write_hashed(read_log_requests(list(requests)).batch)
+    return store.write(read_log_requests(list(requests)).batch)
 
 
 def send_spans(store: Store, sent: bytes) -> WriteOutcome:
     batch = read_requests([sent]).batch
     assert batch is not None
-    return store.write_spans(batch)
+    return store.write(batch)

@@ -54,7 +54,7 @@ def _write(store: Store, events: range, key: str) -> None:
         )
         span.attributes.add(key="everywhere").value.int_value = number
         span.attributes.add(key=key).value.string_value = f"value {number % 5000}"
-    store.write_spans(read_requests([built.SerializeToString()]).batch)
+    store.write(read_requests([built.SerializeToString()]).batch)
 
 
 def _places(store: Store, key: str) -> list[int]:

@@ -39,7 +39,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
     store = Store.open(path)
     read = read_requests([_request(SPANS).SerializeToString()]).batch
     assert read is not None
-    store.write_spans(read)
+    store.write(read)
     store.close()
     return path
 

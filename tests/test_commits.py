@@ -31,7 +31,7 @@ def _commit(store: Store, *numbers: int, ended: bool = True) -> None:
         )
     batch = read_requests([request.SerializeToString()]).batch
     assert batch is not None
-    store.write_spans(batch)
+    store.write(batch)
 
 
 def _stamps(store: Store) -> dict[int, int]:
@@ -130,4 +130,4 @@ def _commit_much(store: Store, number: int) -> None:
             span.events.add(time_unix_nano=START, name="x" * 200_000)
     batch = read_requests([request.SerializeToString()]).batch
     assert batch is not None
-    store.write_spans(batch)
+    store.write(batch)

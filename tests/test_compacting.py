@@ -59,7 +59,7 @@ def request(events: range, *, end: int = 1) -> bytes:
 
 def write(store: Store, events: range, *, end: int = 1) -> None:
     """Stores the events in one transaction."""
-    store.write_spans(read_requests([request(events, end=end)]).batch)
+    store.write(read_requests([request(events, end=end)]).batch)
 
 
 def answer(store: Store, question: str) -> Any:
@@ -79,7 +79,7 @@ def filled(store: Store) -> Store:
     """A store with three portions of events, and some more, that came at once."""
     parts = [range(2 * PORTION_ROWS), range(2 * PORTION_ROWS, 3 * PORTION_ROWS + 100)]
     for batch in [read_requests([request(part)]).batch for part in parts]:
-        store.write_spans(batch)
+        store.write(batch)
     return store
 
 
@@ -124,7 +124,7 @@ def test_too_many_keys_are_left_as_they_are(store: Store, monkeypatch: pytest.Mo
         if nested:
             value, key = AnyValue(kvlist_value={"values": [KeyValue(key=key, value=value)]}), "all"
         span.attributes.add(key=key).value.CopyFrom(value)
-    store.write_spans(read_requests([built.SerializeToString()]).batch)
+    store.write(read_requests([built.SerializeToString()]).batch)
     before = told(store)
     assert store.compact() == PORTION_ROWS
     assert (answer(store, TYPED), told(store)) == (0, before)
@@ -170,7 +170,7 @@ def test_arrivals_of_too_many_keys_are_left(store: Store, monkeypatch: pytest.Mo
         nested = AnyValue(kvlist_value={"values": [KeyValue(key="inner")]})
         value = nested if where == "within a value" else AnyValue(string_value="said")
         spans[7].attributes.add(key="outer").value.CopyFrom(value)
-    store.write_spans(read_requests([built.SerializeToString()]).batch)
+    store.write(read_requests([built.SerializeToString()]).batch)
     assert (answer(store, TYPED), answer(store, COMPACTED)) == (2, PORTION_ROWS)
 
 
@@ -278,7 +278,7 @@ def test_a_busy_store_is_left_alone(filled: Store) -> None:
     """Nothing is compacted while writes take much of the time."""
     batch = read_requests([request(range(PORTION_ROWS))]).batch
     with closing(Upkeep(filled, idle_s=DEADLINE_S)) as kept_up:
-        filled.write_spans(batch)
+        filled.write(batch)
         assert kept_up._step() == DEADLINE_S
     assert answer(filled, COMPACTED) == 0
     assert not filled.compacts_arrivals
@@ -288,7 +288,7 @@ def test_a_busy_store_is_kept_up_for_readers(filled: Store) -> None:
     """While somebody reads, what comes is compacted as it comes, and usage counted; nothing is compacted again."""
     batch = read_requests([request(range(3 * PORTION_ROWS + 100, 4 * PORTION_ROWS))]).batch
     with closing(Upkeep(filled, idle_s=DEADLINE_S)) as kept_up, filled.read():
-        filled.write_spans(batch)
+        filled.write(batch)
         assert kept_up._step() < DEADLINE_S
         assert filled.count_usage() == 0
         assert answer(filled, COMPACTED) == 0
@@ -303,7 +303,7 @@ def test_a_busy_store_is_kept_up_for_who_read_lately(filled: Store, *, awaited: 
     with filled.read(awaited=awaited):
         pass
     with closing(Upkeep(filled, idle_s=DEADLINE_S)) as kept_up:
-        filled.write_spans(batch)
+        filled.write(batch)
         kept_up._step()
     assert filled.compacts_arrivals == awaited
 
@@ -387,7 +387,7 @@ from clew.storage import Store
 store = Store.open(sys.argv[1])
 store.compacts_arrivals = True
 for request in sys.argv[2:]:
-    store.write_spans(read_requests([open(request, "rb").read()]).batch)
+    store.write(read_requests([open(request, "rb").read()]).batch)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 

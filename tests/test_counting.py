@@ -57,7 +57,7 @@ def trees(drawn: list[tuple[int | None, str | None, int | None]]) -> Spans:
 def send(store: Store, some: Spans, *, run: int = 1, counted: bool = False) -> None:
     """Stores these spans of a run in one transaction, and nothing of their usage unless it is to be `counted`."""
     batch = read_requests([request(some, run)]).batch
-    store.write_spans(batch if counted else uncounted(batch))
+    store.write(batch if counted else uncounted(batch))
 
 
 def uncounted(batch: PreparedBatch) -> PreparedBatch:
@@ -163,7 +163,7 @@ def test_runs_that_arrive_whole_are_counted(shared_store: Store, drawn: list[Any
 def test_what_is_not_clear_on_arrival_is_counted_later(store: Store, unclear: Spans) -> None:
     """Beside another run that is."""
     batch = read_requests([request(unclear, 1), request([(1, None, "planner", 50)], 2)]).batch
-    store.write_spans(batch)
+    store.write(batch)
     assert written_down(store) == [(1, True, "planner")]
     count_all(store)
     assert len(written_down(store)) > 1

@@ -26,7 +26,7 @@ _, path, request, next_step = sys.argv
 batch = read_requests([open(request, "rb").read()]).batch
 store = Store.open(path)
 store.damage.on_notice = end_at_once
-store.write_spans(batch)
+store.write(batch)
 resource.setrlimit(resource.RLIMIT_DATA, (1_500_000_000, resource.RLIM_INFINITY))
 try:
     with store.engine.connect() as connection:
@@ -37,7 +37,7 @@ except Exception as error:
     print(error)
 if next_step == "reads":
     store.uncompacted()
-store.write_spans(batch)
+store.write(batch)
 """
 
 
@@ -65,7 +65,7 @@ from clew.collector.projection import read_requests
 from clew.storage import Store, WriteFailed
 _, path, request = sys.argv
 store = Store.open(path)
-store.write_spans(read_requests([open(request, "rb").read()]).batch)
+store.write(read_requests([open(request, "rb").read()]).batch)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (os.stat(path).st_size, resource.RLIM_INFINITY))
 try:

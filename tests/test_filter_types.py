@@ -42,7 +42,7 @@ def test_what_reads_like_a_text_is_none(store: Store, most: str, without: str, *
     values = [
         rare[place // 9 % len(rare)] if place % 9 == 0 else _of(ALIKE[most], place) for place in range(PORTION_ROWS)
     ]
-    store.write_spans(read_requests([_spans_of(values)]).batch)
+    store.write(read_requests([_spans_of(values)]).batch)
     assert not compacted or store.compact() == PORTION_ROWS
     with store.read() as reader:
         assert may_have_bytes(reader, "k") == any(isinstance(value, bytes) for value in values)
@@ -138,9 +138,9 @@ def test_bytes_may_be_among_much_that_is_inexact(store: Store) -> None:
         span.attributes.add(key="k").value.string_value = "a"
         span.attributes.add(key="k").value.string_value = "given twice"
         if number == 2:
-            store.write_spans(read_requests([request.SerializeToString()]).batch)
+            store.write(read_requests([request.SerializeToString()]).batch)
             with store.read() as reader:
                 assert not may_have_bytes(reader, "k")
-    store.write_spans(read_requests([request.SerializeToString()]).batch)
+    store.write(read_requests([request.SerializeToString()]).batch)
     with store.read() as reader:
         assert may_have_bytes(reader, "k")

@@ -59,7 +59,7 @@ def write(store: Store, *numbers: int) -> list[str]:
         spans.add(name=f"span {number}", **ids, **times)
     read = read_requests([request.SerializeToString()]).batch
     assert read is not None
-    store.write_spans(read)
+    store.write(read)
     return [f"span {number}" for number in numbers]
 
 

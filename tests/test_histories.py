@@ -122,7 +122,7 @@ def send(store: Store, *spans: Span) -> None:
         request.resource_spans.add().scope_spans.add().spans.append(span)
         batch = read_requests([request.SerializeToString()]).batch
         assert batch is not None
-        store.write_spans(batch)
+        store.write(batch)
 
 
 def stored(store: Store, run: UUID = RUN) -> dict[bytes, Any]:
@@ -167,7 +167,7 @@ def test_every_call_comes_back_as_it_was_sent(store: Store, form: Callable[[Said
         request.resource_spans.add().scope_spans.add().spans.extend(spans)
         batch = read_requests([request.SerializeToString()]).batch
         assert batch is not None
-        store.write_spans(batch)
+        store.write(batch)
     else:
         send(store, *spans)
     assert parts(store)

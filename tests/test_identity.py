@@ -97,7 +97,7 @@ def _write(store: Store, batch: list[Sent], run_ids: list[UUID]) -> WriteOutcome
         )
     read = read_requests([request.SerializeToString()]).batch
     assert read is not None
-    return store.write_spans(read)
+    return store.write(read)
 
 
 def _as_text(span_id: int) -> str:

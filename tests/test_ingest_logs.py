@@ -36,7 +36,8 @@ from clew.collector.log_records import read_log_requests
 from clew.collector.outcomes import Busy, Malformed
 from clew.collector.signals import LOGS
 from clew.exporter.otlp import run_as_otlp
-from clew.storage import EventLog, Row, SpanBatch, Store, WorkflowRun, WriteOutcome
+from clew.storage import EventLog, PreparedBatch, Row, Store, WorkflowRun, WriteOutcome
+from clew.storage.hashed import PreparedHashed
 
 from .conftest import Gate
 from .log_requests import EVENT, RUN, record, request, send, send_spans, spans
@@ -122,9 +123,7 @@ def test_a_batch_is_stored_whole_or_not_at_all(store: Store) -> None:
     rows = batch.rows.rows
     broken = rows.set_column(rows.schema.get_field_index("name"), "name", [["fine", None]])
     with pytest.raises(Exception, match="NOT NULL"):
-        store.write_hashed(
-            type(batch)(**{**vars(batch), "rows": type(batch.rows)(**{**vars(batch.rows), "rows": broken})})
-        )
+        store.write(type(batch)(**{**vars(batch), "rows": type(batch.rows)(**{**vars(batch.rows), "rows": broken})}))
     assert stored(store) == []
     assert send(store, request(record("a"), record("b"))).stored == 2
 
@@ -225,7 +224,7 @@ def test_ids_of_wrong_length_harm_only_their_record(store: Store) -> None:
     assert [len(fate.rejections) for fate in reading.fates] == [2, 0]
     assert "'no trace': trace_id is 5 bytes long, not 16" in reading.fates[0].rejections[0]
     assert "'no span': span_id is 12 bytes long, not 8" in reading.fates[0].rejections[1]
-    store.write_hashed(reading.batch)
+    store.write(reading.batch)
     assert sorted(row["content"] for row in stored(store)) == ["also good", "good"]
 
 
@@ -235,7 +234,7 @@ def test_a_broken_request_harms_no_other(store: Store) -> None:
     reading = read_log_requests([request(record("good")), b"\xff garbage", not_utf8])
     assert [bool(fate.malformed) for fate in reading.fates] == [False, True, False]
     assert reading.fates[2].warning
-    store.write_hashed(reading.batch)
+    store.write(reading.batch)
     assert sorted(row["content"] for row in stored(store)) == ["good", "\ufffdbc"]
 
 
@@ -365,8 +364,8 @@ def test_logs_of_a_run_by_pages(server: Any) -> None:
 class RecordsGate(Gate):
     """Spans pass by it."""
 
-    def write_spans(self, batch: SpanBatch) -> WriteOutcome:
-        return self._store.write_spans(batch)
+    def write(self, batch: PreparedBatch | PreparedHashed) -> WriteOutcome:
+        return self._store.write(batch) if isinstance(batch, PreparedBatch) else super().write(batch)
 
 
 def test_a_flood_of_records_leaves_room_for_spans(store: Store) -> None:

@@ -103,7 +103,7 @@ def request(*metrics: Metric, service: str = "") -> bytes:
 
 def send(store: Store, *requests: bytes) -> WriteOutcome:
     """Stores the requests as one group."""
-    return store.write_hashed(read_metric_requests(list(requests)).batch)
+    return store.write(read_metric_requests(list(requests)).batch)
 
 
 def stored(store: Store) -> Sequence[Row]:
@@ -180,7 +180,7 @@ def test_ids_of_wrong_length_harm_only_their_point(store: Store) -> None:
     reading = read_metric_requests([request(bad, gauge(2)), request(gauge(3))])
     assert [len(fate.rejections) for fate in reading.fates] == [1, 0]
     assert "'bad one': trace_id of an exemplar is 5 bytes long, not 16" in reading.fates[0].rejections[0]
-    assert store.write_hashed(reading.batch).stored == 2
+    assert store.write(reading.batch).stored == 2
 
 
 def test_a_broken_request_harms_no_other(store: Store) -> None:
@@ -189,7 +189,7 @@ def test_a_broken_request_harms_no_other(store: Store) -> None:
     reading = read_metric_requests([request(gauge(2)), b"\xff garbage", not_utf8, b""])
     assert [bool(fate.malformed) for fate in reading.fates] == [False, True, False, False]
     assert reading.fates[2].warning
-    store.write_hashed(reading.batch)
+    store.write(reading.batch)
     assert {row["metric_name"] for row in stored(store)} == {"g", "\ufffdbc"}
 
 
@@ -371,7 +371,7 @@ def test_every_point_comes_back_as_it_was_sent(shared_store: Store, drawn: list[
     reading = read_metric_requests([sent.SerializeToString()])
     assert not any(fate.rejections or fate.malformed or fate.warning for fate in reading.fates)
     if reading.batch is not None:
-        shared_store.write_hashed(reading.batch)
+        shared_store.write(reading.batch)
     given_back = MetricsData.FromString(metrics_as_otlp(shared_store))
     assert said_by(given_back, example) == said_by(sent, example)
 

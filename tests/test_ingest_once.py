@@ -67,7 +67,7 @@ def send(store: Store, *requests: bytes) -> WriteOutcome:
     """Stores the requests as one group."""
     batch = read_requests(list(requests)).batch
     assert batch is not None
-    return store.write_spans(batch)
+    return store.write(batch)
 
 
 def rows(store: Store, table: type[Base]) -> Sequence[Row]:
@@ -236,7 +236,7 @@ def test_one_bad_request_harms_no_other(store: Store) -> None:
     assert [bool(fate.warning) for fate in reading.fates] == [False, False, True, False, False]
     assert [len(fate.rejections) for fate in reading.fates] == [0, 0, 0, 1, 0]
     assert reading.batch is not None
-    store.write_spans(reading.batch)
+    store.write(reading.batch)
     assert names(store) == ["beside nobody", "first", "work", "�" * 4]
 
 

@@ -39,7 +39,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         for key, value in said.items():
             span.attributes.add(key=key).value.string_value = value
     with closing(Store.open(str(tmp_path_factory.mktemp("own") / "clew.duckdb"))) as store:
-        store.write_spans(read_requests([built.SerializeToString()]).batch)
+        store.write(read_requests([built.SerializeToString()]).batch)
         yield store
 
 
@@ -77,5 +77,5 @@ def test_values_are_found_by_what_is_shown_of_them(store: Store, value: AnyValue
     span = built.resource_spans.add().scope_spans.add().spans.add(trace_id=b"t" * 16, span_id=b"s" * 8, name="step")
     span.start_time_unix_nano, span.end_time_unix_nano = START, START + 1
     span.attributes.add(key="k", value=value)
-    store.write_spans(read_requests([built.SerializeToString()]).batch)
+    store.write(read_requests([built.SerializeToString()]).batch)
     assert len(_found(store, "k", text)) == 1

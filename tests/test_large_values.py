@@ -35,7 +35,7 @@ def _write(store: Store, number: int, megabytes: int = 0) -> int:
     span.trace_id, span.span_id = (number + 1).to_bytes(16, "big"), b"\1" * 8
     span.end_time_unix_nano = span.start_time_unix_nano + 1
     span.attributes.add(key="text").value.string_value = f"{number:08x}" * (megabytes << 17)
-    return store.write_spans(read_requests([request.SerializeToString()]).batch).stored
+    return store.write(read_requests([request.SerializeToString()]).batch).stored
 
 
 def _limit(store: Store) -> str:

@@ -96,7 +96,7 @@ def _commit(store: Store, *spans: Span) -> None:
     """Stores the spans in one commit."""
     batch = read_requests([_request(*spans)]).batch
     assert batch is not None
-    store.write_spans(batch)
+    store.write(batch)
 
 
 def _send(url: str, *spans: Span) -> None:

@@ -208,7 +208,7 @@ def test_every_span_comes_back_as_it_was_sent(
     if together:
         batch = read_requests(payloads).batch
         if batch is not None:
-            shared_store.write_spans(batch)
+            shared_store.write(batch)
     else:
         outcomes = [answer.result(TIMEOUT_S) for answer in [shared_intake.accept(payload) for payload in payloads]]
         assert [(outcome.rejected_spans, outcome.error_message) for outcome in outcomes] == [(0, "")] * len(sent)
@@ -266,12 +266,9 @@ class _Handed:
     def __init__(self) -> None:
         self.batches: list[PreparedBatch] = []
 
-    def write_spans(self, batch: PreparedBatch) -> WriteOutcome:
+    def write(self, batch: PreparedBatch) -> WriteOutcome:
         self.batches.append(batch)
         return WriteOutcome(stored=batch.events.rows.num_rows, repeated=0, replaced=0)
-
-    def write_hashed(self, batch: object) -> WriteOutcome:
-        raise NotImplementedError
 
 
 def test_large_requests_come_back_as_they_were_sent(shared_store: Store, shared_intake: Intake) -> None:

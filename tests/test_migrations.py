@@ -99,7 +99,7 @@ def _write_a_span(store: Store) -> None:
     span.links.add(trace_id=RUN.bytes)
     batch = read_requests([request.SerializeToString()]).batch
     assert batch is not None
-    store.write_spans(batch)
+    store.write(batch)
 
 
 def _run(path: Path, *statements: str) -> None:

@@ -114,7 +114,7 @@ def full_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     assert {fate.rejections for fate in reading.fates} == {()}
     assert reading.batch is not None
     opened = Store.open(str(tmp_path_factory.mktemp("fields") / "clew.duckdb"))
-    opened.write_spans(reading.batch)
+    opened.write(reading.batch)
     yield opened
     opened.close()
 

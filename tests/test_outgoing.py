@@ -42,7 +42,7 @@ def commit(store: Store, *spans: Span) -> int:
     """Stores the spans in one commit; returns its stamp."""
     request = ExportTraceServiceRequest()
     request.resource_spans.add().scope_spans.add(spans=spans)
-    store.write_spans(read_requests([request.SerializeToString()]).batch)
+    store.write(read_requests([request.SerializeToString()]).batch)
     return store.commits.last
 
 
@@ -114,7 +114,7 @@ def test_spans_go_as_they_came(shared_store: Store, sent: list[ExportTraceServic
     after = Position.at(shared_store.commits.last)
     batch = read_requests([request.SerializeToString() for request in sent]).batch
     if batch is not None:
-        shared_store.write_spans(batch)
+        shared_store.write(batch)
     said = [
         each
         for portion in portions(shared_store, after=after, records_max=records_max)
@@ -134,7 +134,7 @@ def test_log_records_go_as_they_came(
     after = Position.at(shared_store.commits.last)
     batch = read_log_requests([request.SerializeToString() for request in sent]).batch
     if batch is not None:
-        shared_store.write_hashed(batch)
+        shared_store.write(batch)
     said = [
         each
         for portion in portions(shared_store, Signal.LOGS, after, records_max=records_max)
@@ -158,7 +158,7 @@ def test_points_go_as_they_came(
     after = Position.at(shared_store.commits.last)
     batch = read_metric_requests([sent.SerializeToString()]).batch
     if batch is not None:
-        shared_store.write_hashed(batch)
+        shared_store.write(batch)
     said = [
         each
         for portion in portions(shared_store, Signal.METRICS, after, records_max=records_max)
@@ -273,7 +273,7 @@ def test_other_signals_go_in_the_order_of_commits(store: Store, signal: Signal, 
     else:
         for name in ("2", "1"):
             metrics = test_ingest_metrics.gauge(*range(5), name=name)
-            store.write_hashed(read_metric_requests([test_ingest_metrics.request(metrics)]).batch)
+            store.write(read_metric_requests([test_ingest_metrics.request(metrics)]).batch)
     walked = [
         each
         for portion in portions(store, signal, records_max=records_max)
@@ -357,7 +357,7 @@ def test_limits_of_bytes_hold(shared_store: Store, sizes: list[int], bytes_max: 
         block.resource.attributes.add(key="host", value=AnyValue(string_value=f"{size % 5}" * 50))
         block.scope_spans.add(spans=[span(number, run=run, text=AnyValue(string_value="x" * size))])
     after = Position.at(shared_store.commits.last)
-    shared_store.write_spans(read_requests([request.SerializeToString()]).batch)
+    shared_store.write(read_requests([request.SerializeToString()]).batch)
     found = list(portions(shared_store, after=after, bytes_max=bytes_max))
     assert sum(portion.records for portion in found) == len(sizes)
     assert all(len(portion.request) <= bytes_max or portion.records == 1 for portion in found)

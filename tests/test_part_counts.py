@@ -118,7 +118,7 @@ def test_a_metric_of_an_event_is_none_of_its_parts(store: Store) -> None:
     gauge.data_points.add(as_int=3, time_unix_nano=50).exemplars.add(
         trace_id=run_id.bytes, span_id=(1).to_bytes(8, "big"), time_unix_nano=150
     )
-    store.write_hashed(read_metric_requests([measured.SerializeToString()]).batch)
+    store.write(read_metric_requests([measured.SerializeToString()]).batch)
     assert are_counted(store, run_id)
 
 

@@ -194,7 +194,7 @@ def test_the_order_of_attributes_is_no_difference(api_client: httpx.Client, rows
             span.start_time_unix_nano = span.end_time_unix_nano = Rows.START
             for key, value in in_order(list(attributes.items())):
                 span.attributes.add(key=key, value=AnyValue(**value))
-    rows.store.write_spans(read_requests([request.SerializeToString()]).batch)
+    rows.store.write(read_requests([request.SerializeToString()]).batch)
 
     told = api_client.get(f"/api/runs/compare?a={A}&b={B}").json()
     assert (told["counts"]["unchanged"], told["changes"]) == (3, [])

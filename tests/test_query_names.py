@@ -20,7 +20,7 @@ def test_names_are_known_beyond_as_many_as_are_kept(store: Store, monkeypatch: p
         block = request.resource_spans.add()
         block.resource.attributes.add(key="service.name").value.string_value = f"service {number}"
         block.scope_spans.add().spans.add(trace_id=bytes([number] * 16), span_id=bytes([number] * 8))
-    store.write_spans(read_requests([request.SerializeToString()]).batch)
+    store.write(read_requests([request.SerializeToString()]).batch)
     with store.read() as reader:
         named = {row["id"]: row["service_name"] for row in reader.rows(select(Resource.id, Resource.service_name))}
         names = events._Names(events.RESOURCES.c.service_name)

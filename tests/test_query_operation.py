@@ -206,7 +206,7 @@ def test_what_there_is_no_memory_for_is_refused(api_client: httpx.Client, store:
         span = spans.add(trace_id=run_id.bytes, span_id=number.to_bytes(8, "big"), name="large")
         span.start_time_unix_nano = 10**18 + number
         span.attributes.add(key="text").value.string_value = f"{number}" * 4_000_000
-    store.write_spans(read_requests([built.SerializeToString()]).batch)
+    store.write(read_requests([built.SerializeToString()]).batch)
     _limit_memory(store, "40MB")
     refused = api_client.get(f"/api/runs/{run_id}/events")
     assert (refused.status_code, refused.json()["error"]["code"]) == (422, "answer_too_large")

@@ -100,7 +100,7 @@ def send(store: Store, *spans: Span) -> None:
     request.resource_spans.add().scope_spans.add(spans=spans)
     batch = read_requests([request.SerializeToString()]).batch
     assert batch is not None
-    store.write_spans(batch)
+    store.write(batch)
 
 
 def rows(store: Store, table: type[Base], *columns: str) -> list[Any]:

@@ -60,7 +60,7 @@ def send(store: Store, *spans: ResourceSpans) -> None:
     """Stores the spans as one group."""
     batch = read_requests([ExportTraceServiceRequest(resource_spans=spans).SerializeToString()]).batch
     assert batch is not None
-    store.write_spans(batch)
+    store.write(batch)
 
 
 def run(store: Store, run_id: UUID = RUN) -> Row:

@@ -218,7 +218,7 @@ TIMES = {
 def test_windows_are_of_a_bounded_number_of_events(store: Store, moments: Sequence[int], middle: int | None) -> None:
     """They are few, cover all of the time that is wanted once, newest first, and each holds GROWTH_MAX times what the
     one before may, the first twice the effort's, or a single instant. It asks little, whenever events were."""
-    store.write_spans(read_requests([_spans_at(moments)]).batch)
+    store.write(read_requests([_spans_at(moments)]).batch)
     cursor = None if middle is None else SearchCursor(started_at_unix_nano=START + middle).text()
     windows, asked = _windows(store, SearchWanted(cursor=cursor), Effort(60, 200))
     wanted = [at for at in moments if middle is None or at < middle]
@@ -233,7 +233,7 @@ def test_windows_are_of_a_bounded_number_of_events(store: Store, moments: Sequen
 
 def test_a_window_of_dense_times_holds_enough(store: Store) -> None:
     """Where most events are of late, the first window has about as many as it should, not a share of them."""
-    store.write_spans(read_requests([_spans_at((*range(0, 10**6, 1000), *range(10**6, 10**6 + 9000)))]).batch)
+    store.write(read_requests([_spans_at((*range(0, 10**6, 1000), *range(10**6, 10**6 + 9000)))]).batch)
     [(first, last), *_], asked = _windows(store, SearchWanted(), Effort(60, 200))
     assert 190 <= last - first < 400
     assert asked <= 5
@@ -242,7 +242,7 @@ def test_a_window_of_dense_times_holds_enough(store: Store) -> None:
 def test_the_window_of_what_comes_now_takes_one_guess(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """While more comes than came before, the runs of the last seconds tell how much that is."""
     before, now = range(0, 10**12, 10**9), range(10**12, 10**12 + RECENT_NS, 10**6)
-    store.write_spans(read_requests([_spans_at((*before, *now))]).batch)
+    store.write(read_requests([_spans_at((*before, *now))]).batch)
     monkeypatch.setattr(search_windows.time, "time_ns", lambda: START + now.stop)
     [(first, last), *_], asked = _windows(store, SearchWanted(), Effort(60, 200), found=[[1] * 51])
     assert 150 <= (last - first) // now.step < 400
@@ -251,14 +251,14 @@ def test_the_window_of_what_comes_now_takes_one_guess(store: Store, monkeypatch:
 
 def test_searching_everything_takes_two_windows(store: Store) -> None:
     """Of fifty times what the first window holds, with one look at each window's number of events but the last's."""
-    store.write_spans(read_requests([_spans_at(EVEN)]).batch)
+    store.write(read_requests([_spans_at(EVEN)]).batch)
     windows, asked = _windows(store, SearchWanted(), Effort(60, 200))
     assert (len(windows), asked) == (2, 2)
 
 
 def test_the_next_window_is_as_long_as_it_likely_takes(store: Store) -> None:
     """What was found lets expect how much more there is: where a third was found in so many, four times as many."""
-    store.write_spans(read_requests([_spans_at(EVEN)]).batch)
+    store.write(read_requests([_spans_at(EVEN)]).batch)
     windows, _ = _windows(store, SearchWanted(limit=29), Effort(60, 200), found=[[1] * 10] * 2)
     held = [(last - first) // 7 for first, last in windows]
     assert [round(held[place + 1] / held[place]) for place in range(2)] == [4, 2]
@@ -266,7 +266,7 @@ def test_the_next_window_is_as_long_as_it_likely_takes(store: Store) -> None:
 
 def test_pages_go_on_behind_the_latest_start_there_can_be(store: Store) -> None:
     """Spans whose start was never set to anything sensible hide no other."""
-    store.write_spans(read_requests([_spans_at([2**63 + 5 - START] * 3 + [0])]).batch)
+    store.write(read_requests([_spans_at([2**63 + 5 - START] * 3 + [0])]).batch)
     for search, listed, count in ((_events_page, "events", 4), (search_runs, "runs", 1)):
         pages = _walk(store, search, limit=1)
         assert sum(len(page[listed]) for page in pages) == count
@@ -282,7 +282,7 @@ def test_keys_that_differ_in_case_alone_harm_no_search(store: Store, api_reader:
             owner.kvlist_value.values.add(key=key).value.int_value = number
     values[2].string_value = "a"
     pair = {"Id": 1, "id": 2}
-    store.write_spans(read_requests([request.SerializeToString()]).batch)
+    store.write(read_requests([request.SerializeToString()]).batch)
     for test, found in (("= a", ["a"]), ("!= a", [pair, [pair]]), ("=~ '.*Id.*id.*'", [pair, [pair]])):
         page = api_reader.get(SEARCH, FoundEvents, filter=f'attributes["k"] {test}')
         assert sorted((event["attributes"]["k"] for event in page["events"]), key=str) == sorted(found, key=str)
@@ -295,7 +295,7 @@ def test_words_are_found_in_attributes_of_logs(store: Store, api_reader: ApiRead
     log = request.resource_spans[0].scope_spans[0].spans[1].events.add(name="exception")
     log.attributes.add(key="exception.message").value.string_value = "No such file"
     log.attributes.add(key="codes").value.array_value.values.add().string_value = "enoent"
-    store.write_spans(read_requests([request.SerializeToString()]).batch)
+    store.write(read_requests([request.SerializeToString()]).batch)
     page = api_reader.get(SEARCH, FoundEvents, filter=f'"{text}"')
     assert [event["id"] for event in page["events"]] == [f"{FIRST_ID - 1:016x}"]
 
@@ -392,7 +392,7 @@ def test_spans_are_found_by_the_id_that_was_sent(store: Store) -> None:
     spans = built.resource_spans.add().scope_spans.add().spans
     for kind in (2, 3):
         spans.add(trace_id=bytes(15) + b"1", span_id=b"shared-1", kind=kind, start_time_unix_nano=kind)
-    store.write_spans(read_requests([built.SerializeToString()]).batch)
+    store.write(read_requests([built.SerializeToString()]).batch)
     found = {}
     with store.read() as reader:
         for name in ("span_id", "id"):

@@ -54,7 +54,7 @@ def _write(store: Store, portion: int, said: dict[str, Said]) -> None:
         for key, value in {**attributes, **said}.items():
             setattr(span.attributes.add(key=key).value, VALUES[type(value)], value)
         said = {}
-    store.write_spans(read_requests([built.SerializeToString()]).batch)
+    store.write(read_requests([built.SerializeToString()]).batch)
 
 
 VALUES = {str: "string_value", bool: "bool_value", int: "int_value", float: "double_value"}

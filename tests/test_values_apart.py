@@ -32,7 +32,7 @@ def said(store: Store) -> Store:
         span.attributes.add(key="input.value").value.string_value = "said"
         span.attributes.add(key="output.value").value.string_value = output
         span.attributes.add(key="other").value.string_value = "said"
-    store.write_spans(read_requests([built.SerializeToString()]).batch)
+    store.write(read_requests([built.SerializeToString()]).batch)
     return store
 
 

@@ -57,7 +57,7 @@ def fill(path: Path, spans: int) -> Counter[SpanKey]:
             request = ExportTraceServiceRequest()
             block = request.resource_spans.add().scope_spans.add()
             block.spans.extend(span for run in runs[first : first + RUNS_PER_COMMIT] for span in _spans(run))
-            store.write_spans(read_requests([request.SerializeToString()]).batch)
+            store.write(read_requests([request.SerializeToString()]).batch)
     return Counter((run, number) for run in runs for number in range(1, SPANS_PER_RUN + 1))
 
 
