@@ -7,6 +7,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from .known import Known
+from .runs import PARENT_IS_REMOTE
 from .statements import Statements
 
 
@@ -26,7 +27,6 @@ class Gone(NamedTuple):
 
     run_id: bytes
     has_failed: bool
-    is_root: bool
 
 
 class RunRows:
@@ -59,7 +59,7 @@ class RunRows:
         """Takes events that are no more off the runs' counts and status."""
         gone = pa.table(list(zip(*replaced, strict=True)), _GONE)
         self._statements.execute(_CORRECT_COUNTS, incoming=gone)
-        if any(event.has_failed and event.is_root for event in replaced):
+        if any(event.has_failed for event in replaced):
             self._statements.execute(_CORRECT_STATUS, incoming=gone)
 
     def _insert_sessions(self, named: pa.Table) -> None:
@@ -94,7 +94,12 @@ _UPSERT_RUNS = f"""
             service_name = CASE WHEN {_IS_OF_ITS_ROOT}
                     THEN coalesce(excluded.service_name, workflow_runs.service_name)
                     ELSE coalesce(workflow_runs.service_name, excluded.service_name) END,
-            status = CASE WHEN 'failed' IN (workflow_runs.status, excluded.status) THEN 'failed'
+            -- What its root says counts, and until that comes what entered it from elsewhere, see `run_deltas`.
+            status = CASE WHEN workflow_runs.root_event_id IS NULL AND excluded.root_event_id IS NOT NULL
+                     THEN excluded.status
+                     WHEN workflow_runs.root_event_id IS NOT NULL AND excluded.root_event_id IS NULL
+                     THEN workflow_runs.status
+                     WHEN 'failed' IN (workflow_runs.status, excluded.status) THEN 'failed'
                      WHEN 'completed' IN (workflow_runs.status, excluded.status) THEN 'completed'
                      ELSE workflow_runs.status END,
             root_event_id = coalesce(workflow_runs.root_event_id, excluded.root_event_id),
@@ -113,7 +118,7 @@ _UPSERT_RUNS = f"""
     RETURNING id::BLOB, session_id, started_at_unix_nano, last_started_at_unix_nano, event_count
 """
 
-_GONE = pa.schema([("run_id", pa.binary(16)), ("has_failed", pa.bool_()), ("is_root", pa.bool_())])
+_GONE = pa.schema([("run_id", pa.binary(16)), ("has_failed", pa.bool_())])
 _CORRECT_COUNTS = """
     UPDATE workflow_runs SET event_count = event_count - gone_by_run.events,
                              error_count = error_count - gone_by_run.errors
@@ -122,14 +127,15 @@ _CORRECT_COUNTS = """
     WHERE workflow_runs.id = gone_by_run.id
 """
 # As `runs` says it of a batch.
-_CORRECT_STATUS = """
+_CORRECT_STATUS = f"""
     UPDATE workflow_runs SET status = roots.status
     FROM (SELECT e.run_id, CASE WHEN bool_or(e.status = 'failed') THEN 'failed'
                                 WHEN bool_or(e.status = 'completed') THEN 'completed' ELSE 'running' END AS status
           FROM execution_events e JOIN workflow_runs r ON r.id = e.run_id
-          WHERE e.parent_event_id IS NULL
+          WHERE (e.parent_event_id IS NULL
+                 OR r.root_event_id IS NULL AND (e.flags & {PARENT_IS_REMOTE}) = {PARENT_IS_REMOTE})
             AND e.started_at_unix_nano BETWEEN r.started_at_unix_nano AND r.last_started_at_unix_nano
-            AND e.run_id IN (SELECT run_id::UUID FROM incoming WHERE has_failed AND is_root)
+            AND e.run_id IN (SELECT run_id::UUID FROM incoming WHERE has_failed)
           GROUP BY e.run_id) AS roots
     WHERE workflow_runs.id = roots.run_id
-"""
+"""  # noqa: S608 our own number

@@ -7,6 +7,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 DEFAULT_SESSION = "default"
+# OTLP's SpanFlags: the sender knows whether the parent is another process's, and it is.
+PARENT_IS_REMOTE = 0x300
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -16,11 +18,14 @@ def run_deltas(events: pa.Table) -> pa.Table:
     """One row per run of `events`, with the columns of `schema.WorkflowRun` (`id` as 16 bytes): what the run's row is
     to become where there is none, and by what it grows where there is one."""
     runs = events["run_id"].combine_chunks().dictionary_encode()
+    codes = runs.indices.to_numpy(zero_copy_only=False)
     started = events["started_at_unix_nano"].to_numpy()
     status = events["status"].to_numpy(zero_copy_only=False)
-    grouped = _Grouped(runs.indices.to_numpy(zero_copy_only=False), len(runs.dictionary), started)
+    grouped = _Grouped(codes, len(runs.dictionary), started)
     is_root = events["parent_event_id"].is_null().to_numpy()
     root_at = grouped.first(is_root)
+    # A run whose root is kept elsewhere, a gateway's say, has ended when what came in from there has.
+    decides = is_root | (_is_entry(events["flags"]) & (root_at == NOWHERE)[codes])
     failed = status == "failed"
     return pa.table(
         {
@@ -31,7 +36,7 @@ def run_deltas(events: pa.Table) -> pa.Table:
             "name": _taken(events["name"], _or(root_at, grouped.first(np.ones(len(started), dtype=bool)))),
             "agent": _of_root_or_first(events["agent_name"], grouped, is_root),
             "service_name": _of_root_or_first(events["service_name"], grouped, is_root),
-            "status": _status(grouped, is_root & failed, is_root & (status == "completed")),
+            "status": _status(grouped, decides & failed, decides & (status == "completed")),
             "root_event_id": _taken(events["id"], root_at),
             "started_at_unix_nano": grouped.min(started),
             "last_started_at_unix_nano": grouped.max(started),
@@ -103,6 +108,10 @@ class _Grouped:
         return found
 
 
+def _is_entry(flags: pa.ChunkedArray) -> Bools:
+    return (flags.to_numpy() & PARENT_IS_REMOTE) == PARENT_IS_REMOTE
+
+
 def _given(column: pa.ChunkedArray) -> Bools:
     return column.is_valid().to_numpy()
 
@@ -121,6 +130,6 @@ def _taken(column: pa.ChunkedArray, rows: Ints) -> pa.ChunkedArray:
 
 
 def _status(grouped: _Grouped, failed: Bools, completed: Bools) -> pa.Array:
-    """A run has failed when a root has, and is completed when one has ended; until then it runs."""
+    """A run has failed when an event that decides has, and is completed when one has ended; until then it runs."""
     number = np.where(grouped.count(failed) > 0, 2, np.where(grouped.count(completed) > 0, 1, 0))
     return pa.array(["running", "completed", "failed"]).take(pa.array(number))

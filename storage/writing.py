@@ -267,8 +267,8 @@ class Writer:
     def _delete_event(self, run_id: bytes, event_id: int) -> Gone:
         for statement in _DELETE_PARTS:
             self._connection.execute(statement, [run_id, event_id])
-        [[status, is_root]] = self._connection.execute(_DELETE_EVENT, [run_id, event_id]).fetchall()
-        return Gone(run_id, status == "failed", is_root)
+        [[status]] = self._connection.execute(_DELETE_EVENT, [run_id, event_id]).fetchall()
+        return Gone(run_id, status == "failed")
 
     def _insert(self, table: str, new: RowsWithAttributes, conflict: str = "") -> None:
         if not new.rows.num_rows:
@@ -387,5 +387,5 @@ _DELETE_PARTS = [
     *DELETE_OWN,
 ]
 _DELETE_EVENT = """
-    DELETE FROM execution_events WHERE run_id = ?::BLOB::UUID AND id = ? RETURNING status, parent_event_id IS NULL
+    DELETE FROM execution_events WHERE run_id = ?::BLOB::UUID AND id = ? RETURNING status
 """

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, SpanFlags, Status
 from sqlalchemy import select
 
 from clew.collector.projection import read_requests
@@ -22,12 +22,15 @@ from clew.storage.runs import DEFAULT_SESSION, run_deltas
 
 DETERMINISTIC = settings(derandomize=True, database=None, deadline=None, max_examples=100)
 RUN = UUID(int=7)
+KNOWN_TO_BE_LOCAL = SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
+PARENT_IS_REMOTE = KNOWN_TO_BE_LOCAL | SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
 
 
 def span(
     number: int,
     *,
     parent: int = 0,
+    remote: bool = False,
     start: int = 100,
     end: int = 200,
     name: str = "work",
@@ -40,6 +43,7 @@ def span(
         trace_id=RUN.bytes,
         span_id=number.to_bytes(8, "big"),
         parent_span_id=parent.to_bytes(8, "big") if parent else b"",
+        flags=1 | (PARENT_IS_REMOTE if remote else KNOWN_TO_BE_LOCAL),
         name=name,
         start_time_unix_nano=start,
         end_time_unix_nano=end,
@@ -126,6 +130,33 @@ def test_a_run_without_a_root_keeps_running(store: Store) -> None:
     send(store, span(2, parent=1), span(3, parent=2, failed=True))
     row = run(store)
     assert (row["status"], row["event_count"], row["error_count"]) == ("running", 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("end", "failed", "status"), [(0, False, "running"), (5, False, "completed"), (5, True, "failed")]
+)
+def test_a_run_whose_root_is_kept_elsewhere_ends_with_what_came_from_there(
+    store: Store, end: int, failed: bool, status: str
+) -> None:
+    """A gateway passes its trace on and sends its own span to others, or to nobody."""
+    send(store, span(2, parent=1, remote=True, end=end, failed=failed), span(3, parent=2))
+    assert run(store)["status"] == status
+
+
+def test_what_came_from_elsewhere_is_as_its_finished_copy(store: Store) -> None:
+    for sent in (span(2, parent=1, remote=True, end=0, failed=True), span(2, parent=1, remote=True)):
+        send(store, sent)
+    assert (run(store)["status"], run(store)["error_count"]) == ("completed", 0)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(("root_end", "status"), [(0, "running"), (900, "completed")])
+def test_a_root_outweighs_what_came_from_elsewhere(store: Store, reverse: bool, root_end: int, status: str) -> None:
+    """Another process's part of the run has failed, which its caller may have made good; nothing is decided by it."""
+    spans = [span(2, parent=1, remote=True, failed=True), span(1, end=root_end)]
+    for sent in spans[::-1] if reverse else spans:
+        send(store, sent)
+    assert run(store)["status"] == status
 
 
 @pytest.mark.parametrize(
@@ -250,6 +281,7 @@ events = st.fixed_dictionaries(
     {
         "run_id": st.sampled_from([bytes(15) + b"\1", b"\xff" * 16, bytes(15) + b"\2"]),
         "parent_event_id": st.none() | st.integers(1, 3),
+        "flags": st.sampled_from([0, 1, 0x100, 0x101, 0x200, 0x300, 0x301]),
         "session_id": names,
         "name": st.sampled_from(["", "x", "y"]),
         "agent_name": names,
@@ -266,7 +298,8 @@ def _obvious_delta(run_id: bytes, of_run: Sequence[dict[str, Any]]) -> dict[str,
     in_order = sorted(of_run, key=lambda event: event["started_at_unix_nano"])
     roots = [event for event in in_order if event["parent_event_id"] is None]
     preferred = roots + [event for event in in_order if event not in roots]
-    ends = {event["status"] for event in roots}
+    entries = [event for event in of_run if event["flags"] in (0x300, 0x301)]
+    ends = {event["status"] for event in roots or entries}
     return {
         "id": run_id,
         "session_id": _first(in_order, "session_id") or DEFAULT_SESSION,
@@ -305,7 +338,13 @@ def test_deltas_are_what_an_obvious_model_says(batch: list[dict[str, Any]]) -> N
 
 
 parts = st.lists(
-    st.tuples(st.booleans(), st.sampled_from([0, 60]), st.booleans(), st.integers(0, 50), st.integers(0, 3)),
+    st.tuples(
+        st.sampled_from(["root", "remote", "local"]),
+        st.sampled_from([0, 60]),
+        st.booleans(),
+        st.integers(0, 50),
+        st.integers(0, 3),
+    ),
     min_size=1,
     max_size=10,
 )
@@ -314,20 +353,21 @@ parts = st.lists(
 @given(said=parts)
 @settings(DETERMINISTIC, max_examples=40)
 def test_status_bounds_and_counts_do_not_depend_on_batches(
-    shared_store: Store, said: list[tuple[bool, int, bool, int, int]]
+    shared_store: Store, said: list[tuple[str, int, bool, int, int]]
 ) -> None:
     """However a run's events are dealt to batches, these are what the events as a whole say."""
     batches: dict[int, list[ResourceSpans]] = {}
-    for number, (is_root, end, failed, start, batch) in enumerate(said, start=1):
-        sent = span(number, parent=0 if is_root else 99, start=start, end=end, failed=failed)
+    for number, (kind, end, failed, start, batch) in enumerate(said, start=1):
+        parent = 0 if kind == "root" else 99
+        sent = span(number, parent=parent, remote=kind == "remote", start=start, end=end, failed=failed)
         batches.setdefault(batch, []).append(sent)
     run_id = in_a_run_of_their_own(*chain(*batches.values()))
     for spans in batches.values():
         send(shared_store, *spans)
     row = run(shared_store, run_id)
-    roots = [(end, failed) for is_root, end, failed, _, _ in said if is_root]
-    ended = "completed" if any(end for end, _ in roots) else "running"
-    assert row["status"] == ("failed" if any(failed for _, failed in roots) else ended)
+    roots, entries = ([part for part in said if part[0] == kind] for kind in ("root", "remote"))
+    ended = "completed" if any(end for _, end, *_ in roots or entries) else "running"
+    assert row["status"] == ("failed" if any(failed for _, _, failed, *_ in roots or entries) else ended)
     assert row["event_count"] == len(said)
     assert row["error_count"] == sum(failed for _, _, failed, _, _ in said)
     starts = [start for _, _, _, start, _ in said]
