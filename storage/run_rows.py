@@ -78,20 +78,22 @@ _INSERT_SESSIONS = """
 
 _INSERT_RUNS = "INSERT INTO workflow_runs BY NAME SELECT * REPLACE (id::UUID AS id) FROM runs"
 
-# Its root comes, or its root's finished copy: one that came before is not told again.
-_IS_OF_ITS_ROOT = "excluded.root_event_id = coalesce(workflow_runs.root_event_id, excluded.root_event_id)"
+# Its root comes, or its root's finished copy: one that came before is not told again. Or, while it has none, an event
+# that came in from elsewhere and has ended.
+_IS_OF_WHAT_DECIDES = """(excluded.root_event_id = coalesce(workflow_runs.root_event_id, excluded.root_event_id)
+    OR coalesce(workflow_runs.root_event_id, excluded.root_event_id) IS NULL AND excluded.status <> 'running')"""
 
 _UPSERT_RUNS = f"""
     {_INSERT_RUNS}
         ON CONFLICT (id) DO UPDATE SET
             session_id = CASE workflow_runs.session_id WHEN 'default' THEN excluded.session_id
                          ELSE workflow_runs.session_id END,
-            name = CASE WHEN {_IS_OF_ITS_ROOT}
+            name = CASE WHEN {_IS_OF_WHAT_DECIDES}
                    THEN excluded.name ELSE coalesce(workflow_runs.name, excluded.name) END,
-            agent = CASE WHEN {_IS_OF_ITS_ROOT}
+            agent = CASE WHEN {_IS_OF_WHAT_DECIDES}
                     THEN coalesce(excluded.agent, workflow_runs.agent)
                     ELSE coalesce(workflow_runs.agent, excluded.agent) END,
-            service_name = CASE WHEN {_IS_OF_ITS_ROOT}
+            service_name = CASE WHEN {_IS_OF_WHAT_DECIDES}
                     THEN coalesce(excluded.service_name, workflow_runs.service_name)
                     ELSE coalesce(workflow_runs.service_name, excluded.service_name) END,
             -- What its root says counts, and until that comes what entered it from elsewhere, see `run_deltas`.

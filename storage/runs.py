@@ -24,7 +24,7 @@ def run_deltas(events: pa.Table) -> pa.Table:
     grouped = _Grouped(codes, len(runs.dictionary), started)
     is_root = events["parent_event_id"].is_null().to_numpy()
     root_at = grouped.first(is_root)
-    # A run whose root is kept elsewhere, a gateway's say, has ended when what came in from there has.
+    # A run whose root is kept elsewhere, by a gateway say, is as what came in from there.
     decides = is_root | (_is_entry(events["flags"]) & (root_at == NOWHERE)[codes])
     failed = status == "failed"
     return pa.table(
@@ -33,9 +33,11 @@ def run_deltas(events: pa.Table) -> pa.Table:
             "session_id": _taken(events["session_id"], grouped.first(_given(events["session_id"]))).fill_null(
                 DEFAULT_SESSION
             ),
-            "name": _taken(events["name"], _or(root_at, grouped.first(np.ones(len(started), dtype=bool)))),
-            "agent": _of_root_or_first(events["agent_name"], grouped, is_root),
-            "service_name": _of_root_or_first(events["service_name"], grouped, is_root),
+            "name": _taken(
+                events["name"], _or(grouped.first(decides), grouped.first(np.ones(len(started), dtype=bool)))
+            ),
+            "agent": _of_decisive_or_first(events["agent_name"], grouped, decides),
+            "service_name": _of_decisive_or_first(events["service_name"], grouped, decides),
             "status": _status(grouped, decides & failed, decides & (status == "completed")),
             "root_event_id": _taken(events["id"], root_at),
             "started_at_unix_nano": grouped.min(started),
@@ -120,9 +122,9 @@ def _or(rows: Ints, otherwise: Ints) -> Ints:
     return np.where(rows == NOWHERE, otherwise, rows)
 
 
-def _of_root_or_first(column: pa.ChunkedArray, grouped: _Grouped, is_root: Bools) -> pa.ChunkedArray:
+def _of_decisive_or_first(column: pa.ChunkedArray, grouped: _Grouped, decides: Bools) -> pa.ChunkedArray:
     given = _given(column)
-    return _taken(column, _or(grouped.first(given & is_root), grouped.first(given)))
+    return _taken(column, _or(grouped.first(given & decides), grouped.first(given)))
 
 
 def _taken(column: pa.ChunkedArray, rows: Ints) -> pa.ChunkedArray:

@@ -143,6 +143,15 @@ def test_a_run_whose_root_is_kept_elsewhere_ends_with_what_came_from_there(
     assert run(store)["status"] == status
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_run_whose_root_is_kept_elsewhere_is_named_by_what_came_from_there(store: Store, reverse: bool) -> None:
+    """Also where what that did came before, as it does from SDKs that send spans as they end."""
+    spans = [span(3, parent=2, name="inner", start=50, service="db"), span(2, parent=1, remote=True, name="POST /chat")]
+    for sent in spans[::-1] if reverse else spans:
+        send(store, sent)
+    assert (run(store)["name"], run(store)["service_name"]) == ("POST /chat", "db")
+
+
 def test_what_came_from_elsewhere_is_as_its_finished_copy(store: Store) -> None:
     for sent in (span(2, parent=1, remote=True, end=0, failed=True), span(2, parent=1, remote=True)):
         send(store, sent)
@@ -297,9 +306,9 @@ def _obvious_delta(run_id: bytes, of_run: Sequence[dict[str, Any]]) -> dict[str,
     """What `run_deltas` is to say of a run."""
     in_order = sorted(of_run, key=lambda event: event["started_at_unix_nano"])
     roots = [event for event in in_order if event["parent_event_id"] is None]
-    preferred = roots + [event for event in in_order if event not in roots]
-    entries = [event for event in of_run if event["flags"] in (0x300, 0x301)]
-    ends = {event["status"] for event in roots or entries}
+    decisive = roots or [event for event in in_order if event["flags"] in (0x300, 0x301)]
+    preferred = decisive + [event for event in in_order if event not in decisive]
+    ends = {event["status"] for event in decisive}
     return {
         "id": run_id,
         "session_id": _first(in_order, "session_id") or DEFAULT_SESSION,
