@@ -9,6 +9,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from sqlalchemy import literal, select
@@ -54,7 +55,14 @@ def build_app(  # noqa: PLR0913 the parts that meet here
     where there is no such run; without it there is no /api/runs/{run_id}/otlp. `spans_in_bulk` likewise for
     /api/export and Jaeger's /api/v3, `exports` for /api/exports. `sql_limits` bound what is asked at /api/sql.
     """
-    app = FastAPI(title="clew", version=__version__, summary="Traces of agents' workflows, asked for.", redoc_url=None)
+    app = FastAPIOffline(
+        "/docs",
+        None,
+        static_url="/docs/static",
+        title="clew",
+        version=__version__,
+        summary="Traces of agents' workflows, asked for.",
+    )
     app.state.asker = Asker(store, registry)
     app.state.registry = registry
     app.state.sql_desk = SqlDesk(store, sql_limits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -261,6 +262,18 @@ def test_every_route_and_parameter_is_documented(api: Api) -> None:
             assert "422" not in operation["responses"], path
             assert all(parameter.get("description") for parameter in operation.get("parameters", ())), path
             assert operation["responses"]["200"]["content"], path
+
+
+def test_the_page_that_describes_the_api_needs_no_network(api: Api) -> None:
+    """Whatever /docs loads comes from the server itself."""
+    page = api.client.get("/docs")
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+
+    assert page.status_code == 200
+    assert any(address.endswith(".js") for address in loaded)
+    for address in loaded:
+        assert httpx.URL(address).host in ("", api.client.base_url.host), address
+        assert api.client.get(address).status_code == 200, address
 
 
 def test_trees_past_the_limits_are_refused_whole(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
