@@ -44,7 +44,7 @@ class Connection:
         since: str | None = None,
         until: str | None = None,
     ) -> Rows:
-        """Runs, newest first. Times are RFC 3339, nanoseconds since 1970, or `-1h`."""
+        """Runs, newest first. Times are RFC 3339, dates, nanoseconds since 1970, or `-1h`."""
         asked = {"session_id": session_id, "status": status, "agent": agent, "since": since, "until": until}
         return Rows(self._client, "/api/runs", "runs", asked)
 

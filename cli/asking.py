@@ -49,5 +49,15 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
+@contextmanager
+def interruption_told(what_now: str) -> Iterator[None]:
+    """Ctrl-C within ends the command, and says what to do now."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        warn(f"interrupted; {what_now}")
+        raise typer.Exit(130) from None
+
+
 def warn(text: str) -> None:
     print(f"clew: warning: {text}", file=sys.stderr, flush=True)

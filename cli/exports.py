@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import terminal
-from .asking import LOCAL_URL, AsJson, Url, asking, mistakes_told, say, warn
+from .asking import LOCAL_URL, AsJson, Url, asking, interruption_told, mistakes_told, say, warn
 from .transfer import Database, RunsSince, RunsUntil, chosen_spans, counted, progress_bar
 
 
@@ -49,14 +49,8 @@ def export_to(
         bookmark = Bookmark.of({"to": to.address, "runs": run, "since": since, "until": until, "from": db or url})
         if begun := bookmark.read():
             warn(f"going on after {counted(begun['taken'], 'span')} that were sent already")
-        progress = stack.enter_context(progress_bar("sending", "spans"))
-        try:
+        with interruption_told("the same command goes on from here"), progress_bar("sending", "spans") as progress:
             sent = send(spans, to.name, sender, bookmark, progress)
-        except KeyboardInterrupt:
-            stack.close()
-            warn("interrupted; the same command goes on from here")
-            raise typer.Exit(130) from None
-        stack.close()
         say(f"{counted(sent.taken, 'span')} sent to {to.address}")
         if sent.refused:
             warn(f"{counted(sent.refused, 'span')} refused by the target; they are named above")

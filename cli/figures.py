@@ -9,7 +9,7 @@ import typer
 from .. import terminal
 from .asking import LOCAL_URL, AsJson, Limit, RunId, Url, asking, say
 
-Since = Annotated[str | None, typer.Option(help="Only events that started after this: -1h, -7d, or RFC 3339.")]
+Since = Annotated[str | None, typer.Option(help="Only events that started after this: -1h, -7d, a date, or RFC 3339.")]
 Until = Annotated[str | None, typer.Option(help="Only events that started before this.")]
 
 

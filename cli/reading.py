@@ -16,7 +16,9 @@ def runs(
     session: Annotated[str | None, typer.Option(help="Only runs of this session.")] = None,
     status: Annotated[str | None, typer.Option(help="Only running, completed or failed runs.")] = None,
     agent: Annotated[str | None, typer.Option(help="Only runs of this agent.")] = None,
-    since: Annotated[str | None, typer.Option(help="Only runs that began after this: -1h, -7d, or RFC 3339.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Only runs that began after this: -1h, -7d, a date, or RFC 3339.")
+    ] = None,
     limit: Limit = 20,
     url: Url = LOCAL_URL,
     as_json: AsJson = False,

@@ -14,7 +14,9 @@ def search(
         str, typer.Argument(metavar="FILTER", help="What is meant: 'agent = engineer and duration > 1s', or words.")
     ],
     runs: Annotated[bool, typer.Option("--runs", help="List the runs that have such an event.")] = False,
-    since: Annotated[str | None, typer.Option(help="Only what began after this: -1h, -7d, or RFC 3339.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Only what began after this: -1h, -7d, a date, or RFC 3339.")
+    ] = None,
     until: Annotated[str | None, typer.Option(help="Only what began before this.")] = None,
     limit: Limit = 20,
     url: Url = LOCAL_URL,

@@ -14,7 +14,7 @@ def tail(
     ] = None,
     run: Annotated[str | None, typer.Option(help="Only events of this run: its id or the start of it.")] = None,
     since: Annotated[
-        str | None, typer.Option(help="Begin with what was committed after this: -5m, -1h, or RFC 3339.")
+        str | None, typer.Option(help="Begin with what was committed after this: -5m, -1h, a date, or RFC 3339.")
     ] = None,
     url: Url = LOCAL_URL,
     as_json: AsJson = False,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .asking import LOCAL_URL, Url, asking, mistakes_told, say, warn
+from .asking import LOCAL_URL, Url, asking, interruption_told, mistakes_told, say, warn
 
 if TYPE_CHECKING:
     from ..client import Client
@@ -24,7 +24,9 @@ Database = Annotated[
     typer.Option("--db", metavar="PATH", help="A file that no server holds, instead of a server.", show_default=False),
 ]
 Progress = Callable[[int, int], None]
-RunsSince = Annotated[str | None, typer.Option(help="Only runs that began then or later: -1h, -7d, or RFC 3339.")]
+RunsSince = Annotated[
+    str | None, typer.Option(help="Only runs that began then or later: -1h, -7d, a date, or RFC 3339.")
+]
 RunsUntil = Annotated[str | None, typer.Option(help="Only runs that began before then.")]
 
 
@@ -66,9 +68,10 @@ def export_spans(
         written_to = _output(output, choice, into.is_text)
         if written_to.resumed:
             warn(f"going on after {written_to.resumed['spans']:,} spans that are in {output}.part already")
-        progress = stack.enter_context(progress_bar("exporting", "spans"))
-        count = export(spans, written_to, into, progress)
-        stack.close()
+        goes_on = bool(output) and name != "parquet"
+        what_now = "the same command goes on from here" if goes_on else "the same command starts again"
+        with interruption_told(what_now), progress_bar("exporting", "spans") as progress:
+            count = export(spans, written_to, into, progress)
         if output:
             say(f"{counted(count, 'span')} exported to {output}")
 
@@ -92,19 +95,29 @@ def import_files(
 
     with mistakes_told(TransferError, StorageError, ClientError), ExitStack() as stack:
         of = formats.FORMATS[formats.checked(format_name)] if format_name else None
+        _must_exist(files)  # before a file of spans is made for them
         sink = stack.enter_context(_sink(url, db))
-        progress = stack.enter_context(progress_bar("importing", "bytes"))
-        importing = Import(sink, warn, progress, keep_going)
-        try:
-            for file in files:
-                importing.file(file, of)
-        except (TransferError, StorageError, ClientError):
-            if importing.tally.taken:
-                _tell(importing.tally)
-            raise
+        what_now = "what was taken is stored, and importing again stores nothing twice"
+        with interruption_told(what_now), progress_bar("importing", "bytes") as progress:
+            importing = Import(sink, warn, progress, keep_going)
+            try:
+                for file in files:
+                    importing.file(file, of)
+            except (TransferError, StorageError, ClientError):
+                if importing.tally.taken:
+                    _tell(importing.tally)
+                raise
         _tell(importing.tally)
         if importing.tally.unread or importing.tally.rejected.total():
             raise typer.Exit(1)
+
+
+def _must_exist(files: list[str]) -> None:
+    from ..transfer import TransferError
+
+    for file in files:
+        if file != STDOUT and not Path(file).exists():
+            raise TransferError(f"{file} cannot be opened: No such file or directory")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from .errors import AnswerTooLarge
 from .events import EVENTS, of_any_run, rows_of, tree_from
 from .figures_parameters import CriticalPathWanted
 from .runs import find_run, run_json
-from .tree import NONE, Ints
+from .tree import NONE, Ints, Tree
 
 # Some 100 bytes an event, and for deep trees some 16 more for every doubling of their depth.
 PATH_EVENTS_MAX = 500_000
@@ -37,7 +37,9 @@ def critical_path_answer(reader: Reader, run_id: UUID, wanted: CriticalPathWante
     if run["event_count"] > PATH_EVENTS_MAX:
         message = f"the run has {run['event_count']:,} events; a critical path is worked out for {PATH_EVENTS_MAX:,}"
         raise AnswerTooLarge(f"{message} at most; GET /api/runs/{{run_id}}/statistics has no limit")
-    rows, path = _path(run, rows_of(reader, run, _ROWS))
+    tree, rows = _in_tree_order(rows_of(reader, run, _ROWS))
+    parents = tree.parents()
+    path = _path(run, rows, parents)
     lasted = path.completed_at - path.started_at
     contributions = _contributions(rows.num_rows, path, lasted)
     on_path = np.flatnonzero(contributions)
@@ -48,22 +50,34 @@ def critical_path_answer(reader: Reader, run_id: UUID, wanted: CriticalPathWante
         "nobody_ns": int(lasted[path.positions == NONE].sum()),
         "event_count": len(on_path),
         "step_count": len(lasted),
-        "by_agent": _sums(rows, "agent_name", contributions, wanted.limit),
-        "by_event_type": _sums(rows, "event_type", contributions, wanted.limit),
+        "by_agent": _sums("agent_name", _agents_at_work(rows, parents), contributions, wanted.limit),
+        "by_event_type": _sums("event_type", rows["event_type"], contributions, wanted.limit),
         "events": _events(rows, largest, contributions),
         "steps": _steps(rows, path, lasted, wanted.limit),
     }
 
 
-def _path(run: Row, rows: pa.Table) -> tuple[pa.Table, CriticalPath]:
-    """The rows in the order of the tree, and the path through them."""
+def _in_tree_order(rows: pa.Table) -> tuple[Tree, pa.Table]:
     tree = tree_from(rows)
-    rows = rows.take(pa.array(np.argsort(tree.positions(rows["id"].to_numpy()))))
+    return tree, rows.take(pa.array(np.argsort(tree.positions(rows["id"].to_numpy()))))
+
+
+def _agents_at_work(rows: pa.Table, parents: Ints) -> pa.Array:
+    """For each event the agent that it, or the nearest event above it, names: whoever is above comes before."""
+    agents = rows["agent_name"].to_pylist()
+    for event, parent in enumerate(parents.tolist()):
+        if agents[event] is None and parent != NONE:
+            agents[event] = agents[parent]
+    return pa.array(agents, pa.string())
+
+
+def _path(run: Row, rows: pa.Table, parents: Ints) -> CriticalPath:
+    """The path through the rows, which are in the order of the tree."""
     started_at, completed_at = (rows[f"{what}_at_unix_nano"].to_numpy() for what in ("started", "completed"))
     first = run["started_at_unix_nano"]
     last = run["completed_at_unix_nano"] or max(first, int(completed_at.max(initial=0)))
     ended_at = np.where(completed_at == 0, last, completed_at)
-    return rows, critical_path(tree.parents(), started_at, ended_at, first, last)
+    return critical_path(parents, started_at, ended_at, first, last)
 
 
 def _contributions(event_count: int, path: CriticalPath, lasted: Ints) -> Ints:
@@ -73,9 +87,9 @@ def _contributions(event_count: int, path: CriticalPath, lasted: Ints) -> Ints:
     return contributions
 
 
-def _sums(rows: pa.Table, name: str, contributions: Ints, most: int) -> list[dict[str, Any]]:
+def _sums(name: str, by: Any, contributions: Ints, most: int) -> list[dict[str, Any]]:
     """What each agent or type contributed, the largest first; those that contributed nothing are left out."""
-    table = pa.table({name: rows[name], "contribution_ns": pa.array(contributions)})
+    table = pa.table({name: by, "contribution_ns": pa.array(contributions)})
     sums = table.group_by(name).aggregate([("contribution_ns", "sum")]).rename_columns([name, "contribution_ns"])
     sums = sums.filter(pc.greater(sums["contribution_ns"], 0))
     return sums.sort_by([("contribution_ns", "descending"), (name, "ascending")]).slice(0, most).to_pylist()

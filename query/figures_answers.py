@@ -91,7 +91,10 @@ class CriticalPathAnswer(Answer):
     nobody_ns: Annotated[int, Field(description="Time in which nobody on the path was at work.")]
     event_count: Annotated[int, Field(description="Events on the path; `events` lists the largest of them.")]
     step_count: Annotated[int, Field(description="Steps of the path; `steps` lists the longest of them.")]
-    by_agent: Annotated[list[AgentContribution], Field(description="The largest first.")]
+    by_agent: Annotated[
+        list[AgentContribution],
+        Field(description="Of the agents at work, the nearest above each event; the largest first."),
+    ]
     by_event_type: list[TypeContribution]
     events: Annotated[list[PathEvent], Field(description="The largest contributions first.")]
     steps: Annotated[list[PathStep], Field(description="In order of time.")]

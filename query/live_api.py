@@ -55,7 +55,8 @@ class LiveWanted(BaseModel):
         None, description="Only events of this run: 32 hex digits."
     )
     since: Instant | None = Field(
-        None, description="Begin with what was committed then or later: RFC 3339, nanoseconds since 1970, or `-5m`."
+        None,
+        description="Begin with what was committed then or later: RFC 3339, a date, nanoseconds since 1970, or `-5m`.",
     )
 
     def conditions(self) -> list[ColumnElement[bool]]:

@@ -48,7 +48,9 @@ Filter = Annotated[
     ),
 ]
 Cursor = Annotated[str | None, Field(description="The next_cursor of the page before, to go on behind it.")]
-Time = Annotated[str | None, Field(description="RFC 3339, nanoseconds since 1970, or a time before now such as -1h.")]
+Time = Annotated[
+    str | None, Field(description="RFC 3339, a date, nanoseconds since 1970, or a time before now such as -1h.")
+]
 
 
 def mcp_server(app: FastAPI) -> MCPServer[Any]:

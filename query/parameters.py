@@ -42,7 +42,9 @@ ANSWER_EVENTS_MAX = 250_000
 
 _NANOS = {"s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9, "w": 7 * 86400 * 10**9}
 _RELATIVE = re.compile(rf"-(\d{{1,9}})([{''.join(_NANOS)}])", re.ASCII)
-_UNIX_NANO = re.compile(r"\d{1,19}", re.ASCII)
+# What has a few digits more is a year, or seconds or milliseconds since 1970, given for nanoseconds.
+_UNIX_NANO = re.compile(r"\d{1,3}|\d{17,19}", re.ASCII)
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 # A "+" that was not escaped in the URL arrives as a space.
 _RFC_3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[-+ ]\d\d:\d\d)", re.ASCII)
 _TWO_NUMBERS = re.compile(r"-?\d{1,19} -?\d{1,19}", re.ASCII)
@@ -57,15 +59,19 @@ _asked_at: ContextVar[int | None] = ContextVar("asked_at", default=None)
 
 
 def parse_instant(text: str) -> int:
-    """Nanoseconds since the epoch from RFC 3339, a whole number of nanoseconds, or a time before now such as `-1h`."""
+    """Nanoseconds since the epoch from RFC 3339, a date (its first moment in UTC), a whole number of nanoseconds, or a
+    time before now such as `-1h`."""
     if relative := _RELATIVE.fullmatch(text):
         return max(0, (_asked_at.get() or time.time_ns()) - int(relative[1]) * _NANOS[relative[2]])
     if _UNIX_NANO.fullmatch(text):
         return min(int(text), _INT64_MAX)
+    if _DATE.fullmatch(text):
+        return _from_rfc_3339(text, "00:00:00", "", "Z")
     if stamp := _RFC_3339.fullmatch(text):
         return _from_rfc_3339(*stamp.groups(default=""))
     raise ValueError(
-        f"{text[:80]!r} is not a time: use RFC 3339 (2026-01-31T12:00:00Z), nanoseconds since 1970, or -30m, -1h, -7d"
+        f"{text[:80]!r} is not a time: use RFC 3339 (2026-01-31T12:00:00Z), a date, -30m, -1h, -7d, or nanoseconds "
+        "since 1970, which have 19 digits"
     )
 
 
@@ -234,7 +240,7 @@ class StartedBetween(_Parameters):
     """From when to when what is meant started."""
 
     since: Instant | None = Field(
-        None, description="Only what started then or later: RFC 3339, nanoseconds since 1970, or `-1h`."
+        None, description="Only what started then or later: RFC 3339, a date, nanoseconds since 1970, or `-1h`."
     )
     until: Instant | None = Field(None, description="Only what started before then, written as `since` is.")
 

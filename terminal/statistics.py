@@ -13,17 +13,24 @@ from .cells import ICONS, OTHER_ICON, Record, cost_text, counted, duration_text,
 def draw_statistics(to: Console, statistics: Record) -> None:
     """The run summed up, then its event types, agents and models, each with what it used."""
     to.print(_summary(statistics), soft_wrap=True)
-    models = {usage["model"]: usage["events"] for usage in statistics["usage_by_model"]}
-    for key, counts in (
-        ("event_type", statistics["event_types"]),
-        ("agent_name", statistics["agent_call_counts"]),
-        ("model", models),
+    calls = {usage["model"]: usage["events"] for usage in statistics["usage_by_model"]}
+    for key, counted_as, counts in (
+        ("event_type", "events", statistics["event_types"]),
+        ("agent_name", "events", _events_by_agent(statistics)),
+        ("model", "calls", calls),
     ):
         rows = _usage_rows(key, counts, statistics[f"usage_by_{key.removesuffix('_name')}"])
         if rows:
             to.print()
-            header = [key.removesuffix("_name").replace("_", " "), "events", "tokens in", "tokens out", "cost"]
+            header = [key.removesuffix("_name").replace("_", " "), counted_as, "tokens in", "tokens out", "cost"]
             print_rows(to, [header_cells(header), *rows], "<>>>>", flexible=0)
+
+
+def _events_by_agent(statistics: Record) -> dict[str | None, int]:
+    """How many events name each agent, and how many none; none at all where none is named."""
+    named: dict[str | None, int] = dict(statistics["agent_call_counts"])
+    unnamed = statistics["total_events"] - sum(named.values())
+    return named | {None: unnamed} if named and unnamed else named
 
 
 def _summary(statistics: Record) -> Text:
@@ -42,10 +49,10 @@ def _summary(statistics: Record) -> Text:
     return Text("\n").join(Text.assemble((title, "dim"), " · ".join(told)) for title, told in lines)
 
 
-def _usage_rows(key: str, counts: Mapping[str, int], usages: Iterable[Record]) -> list[list[Text]]:
+def _usage_rows(key: str, counts: Mapping[str | None, int], usages: Iterable[Record]) -> list[list[Text]]:
     """One line a name, those that used most first, then those that were most often."""
     by_name = {usage[key]: usage for usage in usages}
-    names = [*by_name, *sorted(counts.keys() - by_name.keys(), key=lambda name: (-counts[name], name))]
+    names = [*by_name, *sorted(counts.keys() - by_name.keys(), key=lambda name: (-counts[name], name or ""))]
     return [[_name_cell(key, name), *_usage_cells(counts, name, by_name.get(name, {}))] for name in names]
 
 
@@ -57,7 +64,7 @@ def _name_cell(key: str, name: str | None) -> Text:
     return Text.assemble(ICONS.get(name, OTHER_ICON), " ", text_cell(name))
 
 
-def _usage_cells(counts: Mapping[str, int], name: str, usage: Record) -> list[Text]:
+def _usage_cells(counts: Mapping[str | None, int], name: str | None, usage: Record) -> list[Text]:
     tokens = [f"{usage[key]:,}" if usage.get(key) else "" for key in ("input_tokens", "output_tokens")]
     count = counts.get(name, usage.get("events", 0))
     return [Text(f"{count:,}"), *map(Text, tokens), Text(cost_text(usage.get("cost_usd")))]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import signal
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -445,6 +448,30 @@ def test_a_folder_and_a_missing_file_are_told(server: Any, clew: Clew, tmp_path:
         told = clew("import", name, "--url", server.http_url)
         assert (told.returncode, told.stdout) == (1, "")
         assert told.stderr == f"clew: {name} cannot be opened: {reason}\n"
+
+
+def test_nothing_is_made_for_a_missing_file(clew: Clew, tmp_path: Path) -> None:
+    (tmp_path / "there.jsonl").write_bytes(_line(1))
+    told = clew("import", "there.jsonl", "missing.jsonl", "--db", "new.duckdb")
+    assert (told.returncode, told.stdout) == (1, "")
+    assert told.stderr.startswith("clew: missing.jsonl cannot be opened: No such file or directory")
+    assert not (tmp_path / "new.duckdb").exists()
+
+
+def test_an_interrupted_import_says_what_holds(server: Any, environment: dict[str, str]) -> None:
+    """Ctrl-C once something was taken: that is stored."""
+    command = [sys.executable, "-m", "clew", "import", "-", "--url", server.http_url]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as importing:
+        assert importing.stdin
+        while not httpx.get(f"{server.http_url}/api/runs").json()["runs"]:
+            assert importing.poll() is None
+            importing.stdin.write(b"".join(_line(1, number) for number in range(10_000)))
+        importing.send_signal(signal.SIGINT)
+        _, said = importing.communicate(timeout=60)
+    assert importing.returncode == 130
+    assert said.decode() == (
+        "clew: warning: interrupted; what was taken is stored, and importing again stores nothing twice\n"
+    )
 
 
 def test_concatenated_requests_are_one() -> None:

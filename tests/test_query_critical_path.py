@@ -224,6 +224,19 @@ def test_contributions_add_up_to_the_duration(rows: Rows, api_reader: ApiReader)
     ]
 
 
+def test_what_names_no_agent_is_put_down_to_the_one_at_work(rows: Rows, api_reader: ApiReader) -> None:
+    """Model and tool calls seldom name theirs: it is the nearest above, as for usage."""
+    rows.run(RUN, lasts=100)
+    rows.event(RUN, 1, completed_at_unix_nano=Rows.START + 100)
+    rows.event(RUN, 2, 1, agent_name="engineer", at=10, completed_at_unix_nano=Rows.START + 90)
+    rows.event(RUN, 3, 2, at=20, completed_at_unix_nano=Rows.START + 70)
+    rows.event(RUN, 4, 3, at=30, completed_at_unix_nano=Rows.START + 60)
+    assert told_path(api_reader)["by_agent"] == [
+        {"agent_name": "engineer", "contribution_ns": 80},
+        {"agent_name": None, "contribution_ns": 20},
+    ]
+
+
 def test_the_largest_are_told(rows: Rows, api_reader: ApiReader) -> None:
     """With a limit the largest contributions and the longest steps; how many there are in all is said."""
     rows.run(RUN, lasts=30)

@@ -27,6 +27,8 @@ event_ids = st.integers(-(2**63), 2**63 - 1).filter(bool)
         ("1970-01-01T00:00:01.000000001Z", 1_000_000_001),
         ("2026-01-31T12:00:00.5+02:00", 1_769_853_600_500_000_000),
         ("2026-01-31t10:00:00z", 1_769_853_600_000_000_000),
+        ("2026-01-31", 1_769_817_600_000_000_000),
+        ("0", 0),
         ("1769853600000000001", 1_769_853_600_000_000_001),
         ("2026-01-31T12:00:00 02:00", 1_769_853_600_000_000_000),
         ("1969-12-31T23:59:59Z", 0),
@@ -34,7 +36,8 @@ event_ids = st.integers(-(2**63), 2**63 - 1).filter(bool)
     ],
 )
 def test_moments(text: str, unix_nano: int) -> None:
-    """RFC 3339 and whole nanoseconds are read to the nanosecond; an unescaped plus sign and times out of range too."""
+    """RFC 3339 and whole nanoseconds are read to the nanosecond; a date is its first moment in UTC; an unescaped plus
+    sign and times out of range are read too."""
     assert parse_instant(text) == unix_nano
 
 
@@ -61,7 +64,23 @@ def test_moments_before_now(text: str, ago_s: int) -> None:
     assert before <= read + ago_s * 10**9 <= time.time_ns()
 
 
-@pytest.mark.parametrize("text", ["", "now", "1h", "-1y", "2026-01-31", "2026-02-30T00:00:00Z", "-", "1e9", "٣"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "now",
+        "1h",
+        "-1y",
+        "2026",
+        "1769853600",
+        "1769853600000",
+        "2026-02-30",
+        "2026-02-30T00:00:00Z",
+        "-",
+        "1e9",
+        "٣",
+    ],
+)
 def test_what_is_no_moment(text: str) -> None:
     """Anything else is refused."""
     with pytest.raises(ValueError, match=r"\S"):

@@ -37,11 +37,11 @@ _SPAN_COLUMNS = {
     "dropped_events_count": "How many span events the sender dropped.",
     "dropped_links_count": "How many links the sender dropped.",
     "event_type": "What the span does: agent_call, tool_call, code_exec, file_gen, handoff and so on.",
-    "agent_name": "The agent at work.",
+    "agent_name": "The agent that the span names.",
     "model": "The model that was called.",
     "input_tokens": "Tokens given to the model.",
     "output_tokens": "Tokens the model gave.",
-    "cost_usd": "US dollars, as the sender reported them.",
+    "cost_usd": "US dollars, reported by the sender or estimated from tokens; cost_records tells which.",
 }
 
 # Columns that mean the same in every table that has them, unless the table says otherwise.
@@ -180,7 +180,7 @@ TABLES = {
             "duration_ns": "Nanoseconds from start to end.",
             "input_tokens": "Tokens given to the model.",
             "output_tokens": "Tokens the model gave.",
-            "cost_usd": "US dollars, as the sender reported them.",
+            "cost_usd": "US dollars, reported by the sender or estimated from tokens; cost_records tells which.",
             "dropped_events_count": "How many span events the sender dropped.",
             "dropped_links_count": "How many links the sender dropped.",
             "span_event_count": "How many logs came within the span; NULL if it is not known.",
