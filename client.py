@@ -142,7 +142,7 @@ class Client:
 
     def _unanswered(self, error: httpx.HTTPError) -> str:
         if isinstance(error, httpx.ConnectError):
-            return f"nothing answers at {self.url}; start a server with `clew serve`, or name another with --url"
+            return f"nothing answers at {self.url}; start a server with `clew serve`, or name another (--url, CLEW_URL)"
         if isinstance(error, httpx.TimeoutException):
             return f"{self.url} did not answer within {_ANSWER_S} s"
         return f"{self.url} does not answer as clew does ({error}); is that its HTTP port?"

@@ -6,6 +6,7 @@ Both ask the same application, one over HTTP, the other within the process, so t
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
@@ -15,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from .client import Client, ClientError
+from .settings import LOCAL_URL
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -143,13 +145,18 @@ class SqlResult:
         """The rows as a DataFrame: of pandas where it is installed, else of polars. Raises ImportError without both."""
         return _frame(lambda _: self.arrow().to_pandas(), lambda polars: polars.from_arrow(self.arrow()))
 
+    def __iter__(self) -> Iterator[_Record]:
+        """The rows as dicts."""
+        return iter(self.arrow().to_pylist())
+
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         return self.arrow().__arrow_c_stream__(requested_schema)
 
 
-def connect(url: str = "http://127.0.0.1:4318") -> Connection:
-    """A connection to the server at `url`. Whether it is there shows with the first question."""
-    return Connection(Client(url))
+def connect(url: str | None = None) -> Connection:
+    """A connection to the server at `url`, else at CLEW_URL, else at LOCAL_URL. Whether it is there shows with the
+    first question."""
+    return Connection(Client(url or os.environ.get("CLEW_URL") or LOCAL_URL))
 
 
 def open_file(path: str | Path) -> Connection:

@@ -10,6 +10,9 @@ from typing import Annotated
 import typer
 from platformdirs import user_data_path
 
+# Where a server listens that is told nothing.
+LOCAL_URL = "http://127.0.0.1:4318"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:

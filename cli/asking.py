@@ -12,8 +12,6 @@ from .. import terminal
 if TYPE_CHECKING:
     from ..client import Client
 
-LOCAL_URL = "http://127.0.0.1:4318"
-
 RunId = Annotated[str | None, typer.Argument(metavar="RUN", help="A run's id or the start of it; else the latest run.")]
 Url = Annotated[str, typer.Option(envvar="CLEW_URL", help="The server to ask.")]
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")]

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from .. import terminal
-from .asking import LOCAL_URL, AsJson, Url, asking, interruption_told, mistakes_told, say, warn
+from ..settings import LOCAL_URL
+from .asking import AsJson, Url, asking, interruption_told, mistakes_told, say, warn
 from .transfer import Database, RunsSince, RunsUntil, chosen_spans, counted, progress_bar
 
 

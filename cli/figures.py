@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from .. import terminal
-from .asking import LOCAL_URL, AsJson, Limit, RunId, Url, asking, say
+from ..settings import LOCAL_URL
+from .asking import AsJson, Limit, RunId, Url, asking, say
 
 Since = Annotated[str | None, typer.Option(help="Only events that started after this: -1h, -7d, a date, or RFC 3339.")]
 Until = Annotated[str | None, typer.Option(help="Only events that started before this.")]

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from .. import terminal
-from .asking import LOCAL_URL, AsJson, Limit, RunId, Url, asking, say
+from ..settings import LOCAL_URL
+from .asking import AsJson, Limit, RunId, Url, asking, say
 
 TREE_DEPTH = 12
 TREE_LINES = 200
@@ -19,12 +20,14 @@ def runs(
     since: Annotated[
         str | None, typer.Option(help="Only runs that began after this: -1h, -7d, a date, or RFC 3339.")
     ] = None,
+    until: Annotated[str | None, typer.Option(help="Only runs that began before this.")] = None,
     limit: Limit = 20,
     url: Url = LOCAL_URL,
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first."""
-    filters = {"session_id": session, "status": status, "agent": agent, "since": since, "limit": limit}
+    began = {"since": since, "until": until}
+    filters = {"session_id": session, "status": status, "agent": agent, **began, "limit": limit}
     with asking(url) as client:
         answer = client.get("/api/runs", **filters)
     if as_json:

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from .. import terminal
-from .asking import LOCAL_URL, AsJson, Limit, Url, asking, say
+from ..settings import LOCAL_URL
+from .asking import AsJson, Limit, Url, asking, say
 
 
 def search(

@@ -11,8 +11,8 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from .. import terminal
-from ..settings import Settings
-from .asking import LOCAL_URL, asking, mistakes_told, say, warn
+from ..settings import LOCAL_URL, Settings
+from .asking import asking, mistakes_told, say, warn
 from .reading import TREE_DEPTH, TREE_LINES
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .. import terminal
-from .asking import LOCAL_URL, Url, asking, warn
+from ..settings import LOCAL_URL
+from .asking import Url, asking, warn
 
 if TYPE_CHECKING:
     from ..client import Client

@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from .. import terminal
-from .asking import LOCAL_URL, AsJson, Url, asking, say, warn
+from ..settings import LOCAL_URL
+from .asking import AsJson, Url, asking, say, warn
 
 
 def tail(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .asking import LOCAL_URL, Url, asking, interruption_told, mistakes_told, say, warn
+from ..settings import LOCAL_URL
+from .asking import Url, asking, interruption_told, mistakes_told, say, warn
 
 if TYPE_CHECKING:
     from ..client import Client

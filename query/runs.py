@@ -21,7 +21,7 @@ _RUN = select(RUNS).where(RUNS.c.id == bindparam("run_id", type_=RUNS.c.id.type)
 
 def no_run(run_id: UUID, parameter: str = "run_id") -> NotFound:
     """What to raise where there is no such run as the parameter names."""
-    message = f"there is no run {run_id_text(run_id)}; GET /api/runs lists those there are"
+    message = f"there is no run {run_id_text(run_id)}; `clew runs` and GET /api/runs list those there are"
     return NotFound(message, parameter=parameter)
 
 

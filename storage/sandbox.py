@@ -219,6 +219,9 @@ def _below(part: dict[str, Any], names: frozenset[str]) -> Iterable[tuple[Any, f
             yield value, names
 
 
+_SCHEMA = "GET /api/sql/schema, and `tables` and `schema TABLE` in the shell of `clew sql`,"
+
+
 def _check_table(part: dict[str, Any], names: frozenset[str]) -> None:
     name = part["table_name"].lower()
     where = [part.get("catalog_name") or CATALOG, part.get("schema_name") or "main"]
@@ -226,7 +229,7 @@ def _check_table(part: dict[str, Any], names: frozenset[str]) -> None:
     # A WITH query called like a file is never meant well.
     is_ours = name in TABLES and [place.lower() for place in where] == [CATALOG, "main"]
     if not is_ours and not (is_common and re.fullmatch(r"\w+", name)):
-        raise QueryRefused(f"there is no table or view {part['table_name'][:80]!r}; GET /api/sql/schema lists them")
+        raise QueryRefused(f"there is no table or view {part['table_name'][:80]!r}; {_SCHEMA} list them")
 
 
 def _check_table_function(function: dict[str, Any]) -> None:
@@ -238,7 +241,7 @@ def _check_table_function(function: dict[str, Any]) -> None:
 
 def _no_such_part(kind: str) -> str:
     if kind == "SHOW_REF":
-        return "only SELECT is answered; GET /api/sql/schema describes tables and columns"
+        return f"only SELECT is answered; {_SCHEMA} describe tables and columns"
     return f"only SELECT is answered; {kind} is not a part of it"
 
 

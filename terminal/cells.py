@@ -70,6 +70,11 @@ def text_cell(value: object, style: str = "") -> Text:
     return Text(printable(str(value or "")[:TEXT_LENGTH_MAX]), style)
 
 
+def task_cell(run: Record, style: str = "") -> Text:
+    """The first line of the run's task: recorded runs are mostly called alike."""
+    return text_cell(str(run.get("task_description") or "").partition("\n")[0], style)
+
+
 def printable(text: str) -> str:
     return "".join(sign if sign.isprintable() or sign in _JOINERS else "�" for sign in text)
 

@@ -16,6 +16,7 @@ from .cells import (
     header_cells,
     hint,
     print_rows,
+    task_cell,
     tell_of_more,
     text_cell,
 )
@@ -42,11 +43,16 @@ def _distinct_digits(ids: Sequence[str]) -> int:
     return next(enough, 32)
 
 
+def _title(run: Record) -> Text:
+    name, task = text_cell(run["name"]), task_cell(run, "dim")
+    return Text.assemble(name, "  ", task) if task else name
+
+
 def _run_row(run: Record, id_digits: int) -> list[Text]:
     return [
         Text(str(run["id"])[:id_digits], "bold"),
         Text(*STATUS_MARKS.get(run["status"], OTHER_MARK)),
-        text_cell(run["name"]),
+        _title(run),
         text_cell(run["agent"]),
         Text(day_text(int(run["started_at_unix_nano"])), "dim"),
         Text(duration_text(run["duration_ns"])),

@@ -23,6 +23,7 @@ from .cells import (
     hint,
     print_rows,
     status_cell,
+    task_cell,
     text_cell,
 )
 
@@ -46,9 +47,8 @@ def draw_tree(to: Console, tree: Record, *, depth_max: int, lines_max: int) -> N
 def _headline(run: Record) -> Text:
     told = [clock_text(int(run["started_at_unix_nano"])), duration_text(run["duration_ns"])]
     told += [counted(run["event_count"], "event"), counted(run["error_count"], "error")]
-    return Text.assemble(
-        ("run ", "dim"), (str(run["id"]), "bold"), "  ", status_cell(run["status"]), "\n", " · ".join(told)
-    )
+    lines = [Text.assemble(("run ", "dim"), (str(run["id"]), "bold"), "  ", status_cell(run["status"]))]
+    return Text("\n").join(filter(None, [*lines, task_cell(run), Text(" · ".join(told))]))
 
 
 @dataclass

@@ -52,6 +52,19 @@ def _drawn(tree: dict[str, Any], *, width: int = 200, depth_max: int = 100, line
     return paper.getvalue().splitlines()[2:]
 
 
+def test_a_task_is_shown_beside_the_run() -> None:
+    """Recorded runs are mostly called alike; the first line of the task tells them apart."""
+    run = {**_tree()["run"], "agent": "engineer", "task_description": "Which stores lost customers?\nSay why."}
+    paper = StringIO()
+    console = Console(file=paper, width=200, highlight=False)
+    terminal.draw_runs(console, {"runs": [run], "next_cursor": None})
+    assert "run  Which stores lost customers?  engineer" in paper.getvalue()
+    assert "Say why" not in paper.getvalue()
+    terminal.draw_tree(console, {**_tree(_event(0)), "run": run}, depth_max=1, lines_max=1)
+    assert "\nWhich stores lost customers?\n" in paper.getvalue()
+    assert "Say why" not in paper.getvalue()
+
+
 def _names(lines: list[str]) -> list[str]:
     return [line.split("  ✓")[0].rstrip() for line in lines]
 

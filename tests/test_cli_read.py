@@ -133,6 +133,10 @@ def test_statistics_are_summed_up(demo_server: Any, clew: Clew) -> None:
     assert ["tokens", "46,045", "in", "·", "4,130", "out", "·", "$0.0476"] in lines
     assert ["λ", "code_exec", "2"] in lines
     assert ["planner", "7", "13,200", "1,890", "$0.0354"] in lines
+    by_agent = lines[lines.index(["agent", "events", "tokens", "in", "tokens", "out", "cost"]) + 1 :]
+    by_agent = by_agent[: by_agent.index([])]
+    assert ["(none)", "1"] in by_agent
+    assert sum(int(line[1]) for line in by_agent) == 26
     assert ["codestral-2", "3", "22,010", "1,440", "$0.0079"] in lines
 
 

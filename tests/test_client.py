@@ -120,6 +120,7 @@ def test_sql_gives_arrow(faces: tuple[Connection, Connection]) -> None:
         result = asked.sql("SELECT id FROM workflow_runs ORDER BY id", limit=1)
         assert pa.table(result) == result.arrow()
         assert result.arrow().num_rows == 1
+        assert list(result) == [{"id": RUN}]
         assert result.is_truncated
         assert not asked.sql("SELECT 1 WHERE $there", {"there": True}).is_truncated
 
@@ -249,6 +250,13 @@ def test_no_server_is_told(tmp_path: Path) -> None:
     """With the first question, and with what to do."""
     with clew.connect("http://127.0.0.1:9") as nobody, pytest.raises(clew.ClientError, match="clew serve"):
         list(nobody.runs())
+
+
+def test_the_server_is_the_one_that_the_commands_ask(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where none is named."""
+    monkeypatch.setenv("CLEW_URL", server.http_url)
+    with clew.connect() as asked:
+        assert list(asked.runs()) == []
 
 
 def test_importing_clew_imports_nothing_heavy() -> None:
