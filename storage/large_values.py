@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict, deque
+from typing import Any
 
 import duckdb
+from sqlalchemy import Column, Table
 
 from .engine import ROW_GROUP_ROWS, EngineMemory
 from .schema import Base
+from .schema.base import Variant
 
 # Of fewer bytes the engine's usual memory has room.
 LARGE_BYTES_MIN = 384 << 20
@@ -35,8 +38,8 @@ class LargeValues:
         self._memory = memory
         self._newest: defaultdict[str, _Newest] = defaultdict(_Newest)
         memory.allow_on_top(_ON_TOP_MAX)
-        for table in Base.metadata.tables:
-            self._newest[table].come(ROW_GROUP_ROWS, _stored_bytes(connection, table))
+        for table in Base.metadata.tables.values():
+            self._newest[table.name].come(ROW_GROUP_ROWS, _stored_bytes(connection, table))
         self._allow()
 
     def make_room(self, sizes: Sizes) -> None:
@@ -70,10 +73,16 @@ class _Newest:
             self._rows, self.bytes = self._rows - gone_rows, self.bytes - gone_bytes
 
 
-def _stored_bytes(connection: duckdb.DuckDBPyConnection, table: str) -> int:
+def _stored_bytes(connection: duckdb.DuckDBPyConnection, table: Table) -> int:
     """How large the newest rows of the table are as text, as many as a row group has."""
-    [[last]] = connection.execute(f"SELECT coalesce(max(rowid), 0) FROM {table}").fetchall()  # noqa: S608
+    [[last]] = connection.execute(f"SELECT coalesce(max(rowid), 0) FROM {table.name}").fetchall()  # noqa: S608
+    sizes = " + ".join(f"coalesce(strlen({_as_text(column)}), 0)" for column in table.columns)
     # A number that is known beforehand: only so are other row groups left out.
-    newest = f"SELECT coalesce(sum(strlen(t::VARCHAR)), 0) FROM {table} AS t WHERE rowid > ?"  # noqa: S608
+    newest = f"SELECT coalesce(sum({sizes}), 0) FROM {table.name} WHERE rowid > ?"  # noqa: S608
     [[size]] = connection.execute(newest, [last - ROW_GROUP_ROWS]).fetchall()
     return int(size)
+
+
+def _as_text(column: Column[Any]) -> str:
+    """By way of JSON where keys may differ in case alone, which the engine refuses to make text of otherwise."""
+    return f'"{column.name}"::JSON::VARCHAR' if isinstance(column.type, Variant) else f'"{column.name}"::VARCHAR'

@@ -12,6 +12,9 @@ from sqlalchemy import text
 from clew.collector.projection import read_requests
 from clew.storage import Store, engine, large_values
 
+from .log_requests import record, send
+from .log_requests import request as log_request
+
 START_NS = 1_750_000_000_000_000_000
 MEGABYTES = 6
 COUNT = 30
@@ -59,6 +62,25 @@ def test_more_than_there_is_memory_for_is_stored(tmp_path: Path) -> None:
                 text("SELECT count(*) AS count, max(strlen(attributes::VARCHAR)) AS size FROM execution_events")
             )
         assert (row["count"], row["size"] >> 20) == (COUNT + 1, MEGABYTES)
+
+
+def test_keys_that_differ_in_case_alone_are_sized_too(tmp_path: Path) -> None:
+    """A file opens again with such keys among its newest rows, wherever OTLP has attributes."""
+    path = str(tmp_path / "clew.duckdb")
+    built = ExportTraceServiceRequest()
+    block = built.resource_spans.add()
+    scope_block = block.scope_spans.add()
+    span = scope_block.spans.add(trace_id=b"\1" * 16, span_id=b"\1" * 8, name="work", start_time_unix_nano=START_NS)
+    logged = record("said")
+    owners = (block.resource, scope_block.scope, span, span.events.add(), span.links.add(trace_id=b"\2" * 16), logged)
+    for owner in owners:
+        for key in ("host", "Host"):
+            owner.attributes.add(key=key).value.string_value = key
+    with closing(Store.open(path)) as store:
+        assert store.write(read_requests([built.SerializeToString()]).batch).stored == 1
+        assert send(store, log_request(logged)).stored == 1
+    with closing(Store.open(path)) as store:
+        assert _write(store, 1) == 1
 
 
 def test_memory_is_as_usual_once_others_follow(tmp_path: Path) -> None:

@@ -179,9 +179,12 @@ def in_runs_of_their_own(sent: list[ExportTraceServiceRequest], number: int) -> 
 
 @pytest.fixture(scope="module")
 def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    opened = Store.open(str(tmp_path_factory.mktemp("lossless") / "clew.duckdb"))
+    """Whatever is in it in the end, its file opens again."""
+    path = str(tmp_path_factory.mktemp("lossless") / "clew.duckdb")
+    opened = Store.open(path)
     yield opened
     opened.close()
+    Store.open(path).close()
 
 
 @pytest.fixture(scope="module")

@@ -91,9 +91,12 @@ def said_by(logs: ExportLogsServiceRequest | LogsData, number: int) -> Said:
 
 @pytest.fixture(scope="module")
 def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    opened = Store.open(str(tmp_path_factory.mktemp("logs") / "clew.duckdb"))
+    """Whatever is in it in the end, its file opens again."""
+    path = str(tmp_path_factory.mktemp("logs") / "clew.duckdb")
+    opened = Store.open(path)
     yield opened
     opened.close()
+    Store.open(path).close()
 
 
 @given(sent=log_requests())
