@@ -171,7 +171,10 @@ def _number(text: str) -> int | float | None:
 def _duration(text: str) -> int | None:
     if found := _DURATION.fullmatch(text):
         whole, fraction, unit = found.groups(default="")
-        return int(whole + fraction) * _UNITS_NS[unit] // 10 ** len(fraction)
+        nanoseconds, rest = divmod(int(whole + fraction) * _UNITS_NS[unit], 10 ** len(fraction))
+        if rest:
+            raise ValueError(f"{text[:80]} is no whole number of nanoseconds, which durations are")
+        return nanoseconds
     return _whole(text)
 
 

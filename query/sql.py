@@ -119,7 +119,8 @@ def _exact_integer(written: str | int | Decimal) -> int | str:
 
 
 def _exact_float(written: str) -> float | str:
-    return number_json(float(written))
+    number = float(written)
+    return number if Decimal(repr(number)) == Decimal(written) else written
 
 
 def schema_answer(reader: Reader) -> dict[str, Any]:

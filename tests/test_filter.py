@@ -420,6 +420,7 @@ def test_what_the_language_says(store: Store, rows: Rows, text: str, found: list
         ("name in x", 8, "( should be here"),
         ("name in ()", 9, "a value should be here"),
         ("duration > 5 parsecs or duration > 5q", 35, "250ms"),
+        ("duration >= 1.0000000009s", 12, "whole number of nanoseconds"),
         ("started_at > yesterday", 13, "is not a time"),
         ("id = 12", 5, "16 hex digits"),
         ("run_id = zz", 9, "32 hex digits"),
