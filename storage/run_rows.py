@@ -10,6 +10,9 @@ from .known import Known
 from .runs import PARENT_IS_REMOTE
 from .statements import Statements
 
+# Of an event, as `run_deltas` tells it.
+IS_ENTRY = f"(flags & {PARENT_IS_REMOTE}) = {PARENT_IS_REMOTE}"
+
 
 class KnownRun(NamedTuple):
     """A run, there before the batch or not; the bounds of its events' start times, the batch's included, and how many
@@ -23,10 +26,11 @@ class KnownRun(NamedTuple):
 
 
 class Gone(NamedTuple):
-    """An event that its finished copy has replaced."""
+    """An event that its finished copy has replaced; `may_decide`: its run's status may have been its own."""
 
     run_id: bytes
     has_failed: bool
+    may_decide: bool
 
 
 class RunRows:
@@ -59,7 +63,7 @@ class RunRows:
         """Takes events that are no more off the runs' counts and status."""
         gone = pa.table(list(zip(*replaced, strict=True)), _GONE)
         self._statements.execute(_CORRECT_COUNTS, incoming=gone)
-        if any(event.has_failed for event in replaced):
+        if any(event.has_failed and event.may_decide for event in replaced):
             self._statements.execute(_CORRECT_STATUS, incoming=gone)
 
     def _insert_sessions(self, named: pa.Table) -> None:
@@ -96,8 +100,10 @@ _UPSERT_RUNS = f"""
             service_name = CASE WHEN {_IS_OF_WHAT_DECIDES}
                     THEN coalesce(excluded.service_name, workflow_runs.service_name)
                     ELSE coalesce(workflow_runs.service_name, excluded.service_name) END,
-            -- What its root says counts, and until that comes what entered it from elsewhere, see `run_deltas`.
+            -- What its root says counts, and until that comes what entered it from elsewhere, see `run_deltas`. Other
+            -- statuses are said of the run, and hold until its root has ended.
             status = CASE WHEN workflow_runs.root_event_id IS NULL AND excluded.root_event_id IS NOT NULL
+                          AND workflow_runs.status IN ('completed', 'failed')
                      THEN excluded.status
                      WHEN workflow_runs.root_event_id IS NOT NULL AND excluded.root_event_id IS NULL
                      THEN workflow_runs.status
@@ -120,7 +126,7 @@ _UPSERT_RUNS = f"""
     RETURNING id::BLOB, session_id, started_at_unix_nano, last_started_at_unix_nano, event_count
 """
 
-_GONE = pa.schema([("run_id", pa.binary(16)), ("has_failed", pa.bool_())])
+_GONE = pa.schema([("run_id", pa.binary(16)), ("has_failed", pa.bool_()), ("may_decide", pa.bool_())])
 _CORRECT_COUNTS = """
     UPDATE workflow_runs SET event_count = event_count - gone_by_run.events,
                              error_count = error_count - gone_by_run.errors
@@ -135,9 +141,9 @@ _CORRECT_STATUS = f"""
                                 WHEN bool_or(e.status = 'completed') THEN 'completed' ELSE 'running' END AS status
           FROM execution_events e JOIN workflow_runs r ON r.id = e.run_id
           WHERE (e.parent_event_id IS NULL
-                 OR r.root_event_id IS NULL AND (e.flags & {PARENT_IS_REMOTE}) = {PARENT_IS_REMOTE})
+                 OR r.root_event_id IS NULL AND {IS_ENTRY})
             AND e.started_at_unix_nano BETWEEN r.started_at_unix_nano AND r.last_started_at_unix_nano
-            AND e.run_id IN (SELECT run_id::UUID FROM incoming WHERE has_failed)
+            AND e.run_id IN (SELECT run_id::UUID FROM incoming WHERE has_failed AND may_decide)
           GROUP BY e.run_id) AS roots
     WHERE workflow_runs.id = roots.run_id
-"""  # noqa: S608 our own number
+"""  # noqa: S608 our own condition

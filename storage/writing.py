@@ -32,7 +32,7 @@ from .known import Known
 from .large_values import LargeValues
 from .preparing import PreparedBatch
 from .records import DELETE_OWN, JOINED, STATEMENTS, told_by_kept
-from .run_rows import Gone, KnownRun, RunRows
+from .run_rows import IS_ENTRY, Gone, KnownRun, RunRows
 from .statements import Statements
 from .variant import RowsWithAttributes
 
@@ -267,8 +267,8 @@ class Writer:
     def _delete_event(self, run_id: bytes, event_id: int) -> Gone:
         for statement in _DELETE_PARTS:
             self._connection.execute(statement, [run_id, event_id])
-        [[status]] = self._connection.execute(_DELETE_EVENT, [run_id, event_id]).fetchall()
-        return Gone(run_id, status == "failed")
+        [gone] = self._connection.execute(_DELETE_EVENT, [run_id, event_id]).fetchall()
+        return Gone(run_id, *gone)
 
     def _insert(self, table: str, new: RowsWithAttributes, conflict: str = "") -> None:
         if not new.rows.num_rows:
@@ -386,6 +386,7 @@ _DELETE_PARTS = [
     "DELETE FROM event_links WHERE run_id = ?::BLOB::UUID AND event_id = ?",
     *DELETE_OWN,
 ]
-_DELETE_EVENT = """
-    DELETE FROM execution_events WHERE run_id = ?::BLOB::UUID AND id = ? RETURNING status
-"""
+_DELETE_EVENT = f"""
+    DELETE FROM execution_events WHERE run_id = ?::BLOB::UUID AND id = ?
+    RETURNING status = 'failed', parent_event_id IS NULL OR {IS_ENTRY}
+"""  # noqa: S608 our own condition

@@ -194,6 +194,21 @@ def test_the_status_is_the_roots(
     assert run(store)["status"] == status
 
 
+@pytest.mark.parametrize(("root_end", "status"), [(0, "paused"), (900, "completed")])
+def test_what_an_event_says_of_its_run_holds_until_the_root_has_ended(store: Store, root_end: int, status: str) -> None:
+    """That it comes before the root changes nothing."""
+    send(store, span(2, parent=1, clew__run__status="paused"))
+    send(store, span(1, end=root_end))
+    assert run(store)["status"] == status
+
+
+def test_a_finished_copy_leaves_what_is_said_of_the_run(store: Store) -> None:
+    """Of an event that decides nothing."""
+    send(store, span(1, end=0, clew__run__status="paused"), span(2, parent=1, end=0, failed=True))
+    send(store, span(2, parent=1))
+    assert (run(store)["status"], run(store)["error_count"]) == ("paused", 0)
+
+
 @pytest.mark.parametrize("key", ["session.id", "gen_ai.conversation.id"])
 @pytest.mark.parametrize("late", [False, True])
 def test_a_run_belongs_to_the_session_that_is_named_first(store: Store, key: str, late: bool) -> None:

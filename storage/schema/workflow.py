@@ -128,7 +128,7 @@ class WorkflowRun(Base):
 
     `status` is one of RUN_STATUSES; by telemetry `running` until a root event ends, then `completed` or `failed`.
     `name`, `agent` and `service_name` are the root event's; until it comes, those of the first event that has one.
-    Where no root has come, an event counts as one whose parent is another process's, by OTLP's `SpanFlags`.
+    Where no root has come, an event whose parent is another process's, by OTLP's `SpanFlags`, counts as one.
     `parts_counted`: its events have no logs and links but those that came within their spans, so `span_event_count` and
     `span_link_count` tell of all; false once a log record of one came, or a row was written by itself; NULL for runs
     stored before it was kept.
