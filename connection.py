@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from .client import Client, ClientError
-from .settings import LOCAL_URL
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -156,6 +155,8 @@ class SqlResult:
 def connect(url: str | None = None) -> Connection:
     """A connection to the server at `url`, else at CLEW_URL, else at LOCAL_URL. Whether it is there shows with the
     first question."""
+    from .settings import LOCAL_URL  # noqa: PLC0415 it loads a server's options
+
     return Connection(Client(url or os.environ.get("CLEW_URL") or LOCAL_URL))
 
 

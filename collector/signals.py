@@ -1,5 +1,5 @@
-"""The signals of OTLP, as a table: what each is called on the wire, and what stores them. `intake` knows what reads
-their requests: most who talk of signals never read one."""
+"""The signals of OTLP, as a table: what each is called on the wire. `intake` knows what reads their requests: most who
+talk of signals never read one."""
 
 from __future__ import annotations
 

@@ -120,7 +120,8 @@ def _exact_integer(written: str | int | Decimal) -> int | str:
 
 def _exact_float(written: str) -> float | str:
     number = float(written)
-    return number if Decimal(repr(number)) == Decimal(written) else written
+    said = repr(number)  # mostly the same: what else is exact is told by its decimals, which takes longer
+    return number if said == written or Decimal(said) == Decimal(written) else written
 
 
 def schema_answer(reader: Reader) -> dict[str, Any]:

@@ -169,6 +169,18 @@ def test_an_interrupted_sending_goes_on(
         assert target.names == [f"span {number}" for number in range(SPANS)]
 
 
+def test_an_interrupted_export_says_what_to_do(database: str, environment: dict[str, str]) -> None:
+    """Ctrl-C while its reader is slow: what is not in a file cannot go on."""
+    whole = [sys.executable, "-m", "clew", "export", "--all", "--db", database]
+    with subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as exporting:
+        assert exporting.stdout
+        assert exporting.stdout.read(1) == b"{"
+        exporting.send_signal(signal.SIGINT)
+        _, said = exporting.communicate(timeout=PATIENCE_S)
+    assert exporting.returncode == 130
+    assert said.decode() == "clew: warning: interrupted; the same command starts again\n"
+
+
 def test_an_old_bookmark_counts_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs have come since: after a day the same choice begins anew."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
