@@ -155,9 +155,13 @@ class SqlResult:
 def connect(url: str | None = None) -> Connection:
     """A connection to the server at `url`, else at CLEW_URL, else at LOCAL_URL. Whether it is there shows with the
     first question."""
-    from .settings import LOCAL_URL  # noqa: PLC0415 it loads a server's options
+    return Connection(Client(url or os.environ.get("CLEW_URL") or _local_url()))
 
-    return Connection(Client(url or os.environ.get("CLEW_URL") or LOCAL_URL))
+
+def _local_url() -> str:
+    from .settings import LOCAL_URL  # noqa: PLC0415 it comes with a server's options
+
+    return LOCAL_URL
 
 
 def open_file(path: str | Path) -> Connection:
