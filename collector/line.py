@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copyreg
 import io
-import os
 import pickle
 import socket
 import struct
@@ -13,7 +12,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
-from multiprocessing.connection import Connection
 from typing import Any
 
 SEND_S_MAX = 20
@@ -30,11 +28,12 @@ class Line:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: socket.socket,
         answers: Mapping[str, Callable[..., Any]],
         reductions: Mapping[type, Callable[[Any], Any]] | None = None,
     ) -> None:
-        """`reductions`: how pickle says objects of these types, as in its `dispatch_table`."""
+        """`connection`: an end of a socket pair, which is the line's from now on. `reductions`: how pickle says objects
+        of these types, as in its `dispatch_table`."""
         self._connection = connection
         _bound_sending(connection)
         self._answers = answers
@@ -62,7 +61,7 @@ class Line:
         try:
             with suppress(EOFError, OSError):
                 while True:
-                    self._take(*pickle.loads(self._connection.recv_bytes()))  # noqa: S301 from our own child or parent
+                    self._take(*_received(self._connection))
         finally:
             self._answering.shutdown(wait=False)
             with self._sending:
@@ -76,8 +75,8 @@ class Line:
             self._hang_up()
 
     def _hang_up(self) -> None:
-        with suppress(OSError), _socket_of(self._connection) as both_ways:  # it may be closed already
-            both_ways.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # it may be closed already
+            self._connection.shutdown(socket.SHUT_RDWR)
 
     def _take(self, number: int, name: str, arguments: tuple[Any, ...]) -> None:
         if name == _ANSWER:
@@ -121,13 +120,10 @@ class Line:
                 self._send(number, _ANSWER, (None, reason))
 
     def _send(self, number: int, name: str, arguments: tuple[Any, ...]) -> None:
-        message = io.BytesIO()
-        pickler = pickle.Pickler(message, protocol=5)
-        pickler.dispatch_table = self._reductions
-        pickler.dump((number, name, arguments))
+        parts = _pickled((number, name, arguments), self._reductions)
         with self._sending:
             try:
-                self._connection.send_bytes(message.getbuffer())
+                _send_parts(self._connection, parts)
             except OSError:
                 self._hang_up()  # half a message may be out
                 raise
@@ -136,14 +132,50 @@ class Line:
 _ANSWER = "answer"
 
 
-def _bound_sending(connection: Connection) -> None:
+# What a message begins with: how many parts it has; then comes the size of each, then they themselves.
+_COUNT = struct.Struct("=Q")
+
+
+def _pickled(message: object, reductions: Mapping[type, Callable[[Any], Any]]) -> list[memoryview]:
+    """The message, and after it the buffers that are its own parts, so that nobody copies them: tables, say."""
+    buffers: list[pickle.PickleBuffer] = []
+    pickled = io.BytesIO()
+    pickler = pickle.Pickler(pickled, protocol=5, buffer_callback=buffers.append)
+    pickler.dispatch_table = reductions
+    pickler.dump(message)
+    return [pickled.getbuffer(), *(buffer.raw() for buffer in buffers)]
+
+
+def _send_parts(connection: socket.socket, parts: list[memoryview]) -> None:
+    sizes = [part.nbytes for part in parts]
+    beginning = _COUNT.pack(len(parts)) + struct.pack(f"={len(sizes)}Q", *sizes)
+    connection.sendall(beginning + parts[0])
+    for buffer in parts[1:]:
+        connection.sendall(buffer)
+
+
+def _received(connection: socket.socket) -> Any:
+    """The next message. Raises EOFError once the other end has hung up."""
+    [count] = _COUNT.unpack(_received_part(connection, _COUNT.size))
+    sizes = struct.unpack(f"={count}Q", _received_part(connection, count * _COUNT.size))
+    pickled, *buffers = [_received_part(connection, size) for size in sizes]
+    return pickle.loads(pickled, buffers=buffers)  # noqa: S301 from our own child or parent
+
+
+def _received_part(connection: socket.socket, size: int) -> bytearray:
+    part = bytearray(size)
+    rest = memoryview(part)
+    while rest:
+        taken = connection.recv_into(rest)
+        if not taken:
+            raise EOFError
+        rest = rest[taken:]
+    return part
+
+
+def _bound_sending(connection: socket.socket) -> None:
     """Whoever sends does not wait for ever for an end that does not read, a process that was stopped say."""
-    with _socket_of(connection) as both_ways:
-        both_ways.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_S_MAX, 0))
-
-
-def _socket_of(connection: Connection) -> socket.socket:
-    return socket.socket(fileno=os.dup(connection.fileno()))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_S_MAX, 0))
 
 
 def _told(done: Future[Any]) -> tuple[Any, BaseException | None]:

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import multiprocessing
 import signal as process_signal
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +106,7 @@ class Receiver:
     def _started(self) -> tuple[SpawnProcess, Line]:
         """A process and this side's end of the line to it; it ends when the line does."""
         context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
+        ours, theirs = socket.socketpair()
         process = context.Process(target=_receive, args=(theirs,), name="clew-receiver", daemon=True)
         with _interrupt_blocked():
             process.start()
@@ -196,7 +196,7 @@ def _interrupt_blocked() -> Iterator[None]:
         process_signal.pthread_sigmask(process_signal.SIG_SETMASK, before)
 
 
-def _receive(connection: Connection) -> None:
+def _receive(connection: socket.socket) -> None:
     go_without_pandas()
     from .receiving import Receiving  # noqa: PLC0415 what it needs is needed there only
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 from concurrent.futures import Future, ThreadPoolExecutor
-from multiprocessing.connection import Connection
 from typing import Any
 
 import pyarrow as pa
@@ -24,7 +24,7 @@ from .signals import SIGNALS
 class Receiving:
     """An intake, and OTLP/gRPC where it is told to listen, for the process at the other end of the connection."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: socket.socket) -> None:
         self._line = Line(
             connection,
             {"listen": self._listen, "accept": self._accept, "metrics": self._metrics, "finish": self._finish},

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from .known import Known
 from .runs import PARENT_IS_REMOTE
-from .statements import Statements
+from .statements import Statements, by_one_thread
 
 # Of an event, as `run_deltas` tells it.
 IS_ENTRY = f"(flags & {PARENT_IS_REMOTE}) = {PARENT_IS_REMOTE}"
@@ -47,7 +47,7 @@ class RunRows:
         if len(self._known.new_among(runs["id"].to_pylist())) < runs.num_rows:
             return self.upsert(runs)
         self._insert_sessions(runs.select(["session_id", "started_at_unix_nano"]))
-        self._execute(_INSERT_RUNS, runs)
+        self._statements.execute_kept(by_one_thread(_INSERT_RUNS), runs=runs)
         return []
 
     def upsert(self, runs: pa.Table) -> list[KnownRun]:
@@ -68,17 +68,13 @@ class RunRows:
 
     def _insert_sessions(self, named: pa.Table) -> None:
         if self._known_sessions.new_among(named["session_id"].unique().to_pylist()):
-            self._execute(_INSERT_SESSIONS, named)
-
-    def _execute(self, statement: str, runs: pa.Table) -> None:
-        """What is returned is for nobody, see `Writer`."""
-        self._statements.execute_kept(f"{statement} RETURNING 1", runs=runs)
+            self._statements.execute_kept(_INSERT_SESSIONS, runs=named)
 
 
-_INSERT_SESSIONS = """
+_INSERT_SESSIONS = by_one_thread("""
     INSERT INTO sessions (id, created_at_unix_nano, status)
     SELECT session_id, min(started_at_unix_nano), 'active' FROM runs GROUP BY session_id ON CONFLICT DO NOTHING
-"""
+""")
 
 _INSERT_RUNS = "INSERT INTO workflow_runs BY NAME SELECT * REPLACE (id::UUID AS id) FROM runs"
 

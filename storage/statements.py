@@ -16,6 +16,16 @@ import pyarrow as pa
 
 MET_MAX = 128
 
+# Behind a table whose rows are inserted as they come: tables that stand side by side are read by one thread.
+SIDE_BY_SIDE = "POSITIONAL JOIN (SELECT NULL AS side_by_side)"
+
+
+def by_one_thread(insert: str) -> str:
+    """The INSERT, carried out by one thread: row groups that several fill are in sight of others some milliseconds
+    before the commit. One that reads SIDE_BY_SIDE is as it is; another returns something, to nobody, for which the
+    engine copies every row."""
+    return insert if SIDE_BY_SIDE in insert else f"{insert} RETURNING 1"
+
 
 class _Source:
     """An Arrow stream that the engine asks for anew at each execution. Between them it holds nothing."""

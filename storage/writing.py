@@ -33,7 +33,7 @@ from .large_values import LargeValues
 from .preparing import PreparedBatch
 from .records import DELETE_OWN, JOINED, STATEMENTS, told_by_kept
 from .run_rows import IS_ENTRY, Gone, KnownRun, RunRows
-from .statements import Statements
+from .statements import Statements, by_one_thread
 from .variant import RowsWithAttributes
 
 # So many rows, stored or compacted, fill memory with some hundred megabytes that nobody asked for.
@@ -109,7 +109,7 @@ class Writer:
     def write_text_filters(self, filters: pa.Table) -> None:
         """See `Store.note_texts`."""
         with self._taking_turns("texts not noted"), self._damage.transaction(self._connection):
-            self._insert_rows("INSERT INTO text_filters BY NAME FROM incoming", incoming=filters)
+            self._statements.execute_kept(_INSERT_TEXT_FILTERS, incoming=filters)
 
     def give_memory_back(self) -> None:
         """See `Store.give_memory_back`."""
@@ -250,7 +250,8 @@ class Writer:
         ids = parts["id"].to_pylist()
         new = self._known["history_parts"].new_among(ids)
         if new:
-            self._insert_rows(_INSERT_HISTORY, incoming=parts.filter(pa.array([part in new for part in ids])))
+            rows = parts.filter(pa.array([part in new for part in ids]))
+            self._statements.execute_kept(_INSERT_HISTORY, incoming=rows)
 
     def _namesakes(self, events: pa.Table, known_runs: list[KnownRun]) -> pa.Table | None:
         """The stored events that share run and span id with one of `events`."""
@@ -273,7 +274,7 @@ class Writer:
     def _insert(self, table: str, new: RowsWithAttributes, conflict: str = "") -> None:
         if not new.rows.num_rows:
             return
-        self._insert_rows(_insert_statement(table, new, conflict), incoming=new.rows, pairs=new.pairs)
+        self._statements.execute_kept(new.insert_into(table, conflict), incoming=new.rows, pairs=new.pairs)
 
     def _insert_records(self, records: dict[str, pa.Table], owners: pa.Table, kept: Bools) -> None:
         for table, statement in STATEMENTS.items():
@@ -281,12 +282,7 @@ class Writer:
                 execute = self._statements.execute if table in JOINED else self._statements.execute_kept
                 rows = _with_owners(told_by_kept(records[table], kept), owners)
                 if rows.num_rows:
-                    execute(f"{statement} RETURNING 1", incoming=rows)
-
-    def _insert_rows(self, statement: str, **tables: pa.Table | None) -> None:
-        """What is returned is for nobody. But several threads do not insert then: row groups that these fill are in
-        sight of others before the commit, from the moment on that the engine begins with it."""
-        self._statements.execute_kept(f"{statement} RETURNING 1", **tables)
+                    execute(by_one_thread(statement), incoming=rows)
 
 
 def _tables_of(batch: Prepared) -> Iterator[tuple[str, list[pa.Table]]]:
@@ -306,17 +302,6 @@ def _tables_of(batch: Prepared) -> Iterator[tuple[str, list[pa.Table]]]:
 
 def _size(name: str, parts: list[pa.Table]) -> tuple[str, int, int]:
     return name, parts[0].num_rows, sum(part.get_total_buffer_size() for part in parts)
-
-
-_AS_UUID = ("run_id", "linked_run_id", "history_id")
-
-
-def _insert_statement(table: str, new: RowsWithAttributes, conflict: str) -> str:
-    selected = [f"{name}::UUID AS {name}" if name in _AS_UUID else name for name in new.names]
-    return (
-        f"INSERT INTO {table} BY NAME SELECT {', '.join(selected)}, {new.expression} AS attributes "  # noqa: S608
-        f"FROM {new.source} {conflict}"
-    )
 
 
 def _has_renamed_roots(events: pa.Table, settlement: Settlement) -> bool:
@@ -364,11 +349,12 @@ def _with_owners(rows: pa.Table, owners: pa.Table) -> pa.Table:
     return rows
 
 
-_INSERT_HISTORY = """
+_INSERT_TEXT_FILTERS = by_one_thread("INSERT INTO text_filters BY NAME FROM incoming")
+_INSERT_HISTORY = by_one_thread("""
     INSERT INTO history_parts BY NAME
     SELECT * REPLACE (id::UUID AS id, list_transform(parts, lambda part: part::UUID) AS parts) FROM incoming
     ON CONFLICT DO NOTHING
-"""
+""")
 
 _NAMESAKE_COLUMNS = ("run_id", "id", "span_id", "kind", "started_at_unix_nano", "completed_at_unix_nano")
 _NAMESAKES = """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -29,7 +29,7 @@ def _fail(text: str) -> None:
 @pytest.fixture
 def ends() -> Iterator[Ends]:
     """A line served at both ends."""
-    ours, theirs = multiprocessing.Pipe()
+    ours, theirs = socket.socketpair()
     later: Future[Any] = Future()
     answers = {"double": lambda number: number * 2, "later": lambda: later, "fail": _fail, "lock": threading.Lock}
     both = Ends(Line(ours, {"double": lambda number: number * -2}), Line(theirs, answers), later)
@@ -103,7 +103,7 @@ def test_a_broken_line_fails_what_waits_and_what_comes(ends: Ends) -> None:
 def test_an_end_that_does_not_read_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever sends is told, and is not kept."""
     monkeypatch.setattr(line, "SEND_S_MAX", 1)
-    ours, theirs = multiprocessing.Pipe()
+    ours, theirs = socket.socketpair()
     end = Line(ours, {})
     with pytest.raises(LineBroken):
         end.call("double", bytes(16 << 20)).result(TIMEOUT_S)
