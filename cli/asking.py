@@ -1,7 +1,7 @@
 """What commands share: how they ask a server, and how they tell what they found or why they did not."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,19 +18,27 @@ Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the API's answer as it came.")]
 
 
+def one_of(*words: str) -> Callable[[], list[str]]:
+    """For an option's completion."""
+    return lambda: list(words)
+
+
 @contextmanager
-def asking(url: str, text: str | None = None) -> "Iterator[Client]":
+def asking(url: str, text: str | None = None, **options: str) -> "Iterator[Client]":
     """A client of the server at `url`; what it cannot answer ends the command. `text` is the filter that it is asked
-    with: the character of it that cannot be read is pointed at."""
+    with: the character of it that cannot be read is pointed at. `options`: what parameters are called here that have
+    another name there."""
     from ..client import Client, ClientError
 
     with mistakes_told(ClientError):
         try:
             yield Client(url)
         except ClientError as error:
-            if text is None or error.position is None:
-                raise
-            raise ClientError(f"{error}\n{terminal.pointed_at(text, error.position)}") from error
+            parameter, colon, reason = str(error).partition(": ")
+            told = f"{options.get(parameter, parameter)}{colon}{reason}"
+            if parameter == "filter" and text is not None and error.position is not None:
+                told += f"\n{terminal.pointed_at(text, error.position)}"
+            raise ClientError(told) from error
 
 
 @contextmanager

@@ -8,7 +8,9 @@ import typer
 
 from .. import terminal
 from ..settings import LOCAL_URL
-from .asking import AsJson, Limit, RunId, Url, asking, say
+from .asking import AsJson, Limit, RunId, Url, asking, one_of, say
+
+CHANGES = ("added", "missing", "slower", "faster", "status", "attributes")
 
 Since = Annotated[str | None, typer.Option(help="Only events that started after this: -1h, -7d, a date, or RFC 3339.")]
 Until = Annotated[str | None, typer.Option(help="Only events that started before this.")]
@@ -32,7 +34,7 @@ def figures(
 ) -> None:
     """Reckon over the events of all runs: counts, errors, durations, tokens and cost, by any fields and by time."""
     wanted = {"filter": text, "group_by": by, "every": every, "since": since, "until": until, "limit": limit}
-    with asking(url, text) as client:
+    with asking(url, text, group_by="--by") as client:
         answer = client.get("/api/statistics", **wanted, usage=usage, histogram=histogram)
     if as_json:
         say(answer)
@@ -43,7 +45,12 @@ def figures(
 def compare(
     a: Annotated[str, typer.Argument(metavar="RUN", help="The run to compare with: its id or the start of it.")],
     b: Annotated[str | None, typer.Argument(metavar="RUN", help="The run to compare; else the latest run.")] = None,
-    only: Annotated[str | None, typer.Option(help="Only added, missing, slower, faster, status or attributes.")] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="Only added, missing, slower, faster, status or attributes.", autocompletion=one_of(*CHANGES)
+        ),
+    ] = None,
     tolerance: Annotated[
         float, typer.Option(min=0, help="By what share the longer exceeds the shorter to be shown.")
     ] = 0.1,
@@ -52,7 +59,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare two runs: what only one of them did, what took longer, what failed instead."""
-    with asking(url) as client:
+    with asking(url, change="--only") as client:
         runs = {"a": client.run_id(a), "b": client.run_id(b)}
         answer = client.get("/api/runs/compare", **runs, change=only, tolerance=str(tolerance), limit=limit)
     if as_json:

@@ -7,7 +7,7 @@ import typer
 
 from .. import terminal
 from ..settings import LOCAL_URL
-from .asking import AsJson, Limit, RunId, Url, asking, say
+from .asking import AsJson, Limit, RunId, Url, asking, one_of, say
 
 TREE_DEPTH = 12
 TREE_LINES = 200
@@ -15,7 +15,12 @@ TREE_LINES = 200
 
 def runs(
     session: Annotated[str | None, typer.Option(help="Only runs of this session.")] = None,
-    status: Annotated[str | None, typer.Option(help="Only running, completed or failed runs.")] = None,
+    status: Annotated[
+        str | None,
+        typer.Option(
+            help="Only running, completed or failed runs.", autocompletion=one_of("running", "completed", "failed")
+        ),
+    ] = None,
     agent: Annotated[str | None, typer.Option(help="Only runs of this agent.")] = None,
     since: Annotated[
         str | None, typer.Option(help="Only runs that began after this: -1h, -7d, a date, or RFC 3339.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..settings import LOCAL_URL
-from .asking import Url, asking, interruption_told, mistakes_told, say, warn
+from .asking import Url, asking, interruption_told, mistakes_told, one_of, say, warn
 
 if TYPE_CHECKING:
     from ..client import Client
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 STDOUT = "-"
 FORMATS = "otlp-json, otlp-proto, parquet or jaeger-json"
+FORMAT_NAMES = one_of("otlp-json", "otlp-proto", "parquet", "jaeger-json")
 
 Database = Annotated[
     str | None,
@@ -37,7 +38,13 @@ def export_spans(
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Export all runs.")] = False,
     format_name: Annotated[
-        str | None, typer.Option("--format", metavar="FORMAT", help=f"{FORMATS}; else what --output's name speaks of.")
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help=f"{FORMATS}; else what --output's name speaks of.",
+            autocompletion=FORMAT_NAMES,
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -80,7 +87,13 @@ def export_spans(
 def import_files(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Files, compressed or not; - for stdin.")],
     format_name: Annotated[
-        str | None, typer.Option("--format", metavar="FORMAT", help=f"{FORMATS}; else found out from the file.")
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help=f"{FORMATS}; else found out from the file.",
+            autocompletion=FORMAT_NAMES,
+        ),
     ] = None,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Leave out lines and messages that cannot be read, and go on.")

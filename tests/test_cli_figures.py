@@ -150,11 +150,11 @@ def test_json_is_the_apis(demo_server: Any, clew: Clew, arguments: tuple[str, ..
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("figures", "--by", "nonsense"), "there is no field 'nonsense'"),
+        (("figures", "--by", "nonsense"), "--by: there is no field 'nonsense'"),
         (("figures", "agent ="), "a value should be here"),
         (("figures", "--every", "soon"), "a duration such as"),
         (("compare", "f" * 32), f"there is no run {'f' * 32}"),
-        (("compare", "{run}", "--only", "newer"), "change"),
+        (("compare", "{run}", "--only", "newer"), "--only: "),
         (("calls", "--of", "runs"), "of: "),
     ],
 )
@@ -165,3 +165,11 @@ def test_mistakes_are_told(demo_server: Any, clew: Clew, arguments: tuple[str, .
     assert (refused.returncode, refused.stdout) == (1, "")
     assert told in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_only_the_filter_is_pointed_into(demo_server: Any, clew: Clew) -> None:
+    """A mistake elsewhere says where, and no character of the filter is to blame for it."""
+    pointed = clew("figures", "agent =", "--by", "agent", "--url", demo_server.http_url).stderr
+    assert pointed.splitlines()[1:] == ["  agent =", "         ^"]
+    elsewhere = clew("figures", "agent = engineer", "--by", "nonsense", "--url", demo_server.http_url).stderr
+    assert len(elsewhere.splitlines()) == 1

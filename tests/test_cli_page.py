@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import typer
 
 from clew.cli import app
@@ -104,7 +105,17 @@ def test_help_loads_nothing_heavy(clew: Clew) -> None:
     assert clew("--help").returncode == 0
 
 
-def test_the_shell_can_complete(clew: Clew) -> None:
-    """Typing `clew st` and Tab gives `stats`."""
-    asked = {"_CLEW_COMPLETE": "complete_bash", "COMP_WORDS": "clew st", "COMP_CWORD": "1"}
-    assert clew(variables=asked).stdout.split() == ["stats"]
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("clew st", ["stats"]),
+        ("clew export --all --format ot", ["otlp-json", "otlp-proto"]),
+        ("clew import --format pa", ["parquet"]),
+        ("clew runs --status f", ["failed"]),
+        ("clew compare run --only s", ["slower", "status"]),
+    ],
+)
+def test_the_shell_can_complete(clew: Clew, typed: str, completed: list[str]) -> None:
+    """Typing that and Tab gives the commands and values that begin so."""
+    asked = {"_CLEW_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    assert clew(variables=asked).stdout.split() == completed
