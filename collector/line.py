@@ -132,8 +132,13 @@ class Line:
 _ANSWER = "answer"
 
 
-# What a message begins with: how many parts it has; then comes the size of each, then they themselves.
-_COUNT = struct.Struct("=Q")
+# A message: how many parts it has and how many bytes follow; then the sizes of the parts and the parts themselves, each
+# at a multiple of _ALIGNMENT of what follows.
+_HEAD = struct.Struct("=QQ")
+_SIZE = struct.Struct("=Q")
+_ALIGNMENT = 64
+# Smaller parts are sent together.
+_LARGE_BYTES = 64 << 10
 
 
 def _pickled(message: object, reductions: Mapping[type, Callable[[Any], Any]]) -> list[memoryview]:
@@ -147,30 +152,45 @@ def _pickled(message: object, reductions: Mapping[type, Callable[[Any], Any]]) -
 
 
 def _send_parts(connection: socket.socket, parts: list[memoryview]) -> None:
-    sizes = [part.nbytes for part in parts]
-    beginning = _COUNT.pack(len(parts)) + struct.pack(f"={len(sizes)}Q", *sizes)
-    connection.sendall(beginning + parts[0])
-    for buffer in parts[1:]:
-        connection.sendall(buffer)
+    sizes = b"".join(_SIZE.pack(part.nbytes) for part in parts)
+    body_bytes = sum(_aligned(size) for size in (len(sizes), *(part.nbytes for part in parts)))
+    together = bytearray(_HEAD.pack(len(parts), body_bytes))
+    for part in (memoryview(sizes), *parts):
+        if part.nbytes < _LARGE_BYTES:
+            together += part
+        else:
+            connection.sendall(together)
+            connection.sendall(part)
+            together = bytearray()
+        together += bytes(_aligned(part.nbytes) - part.nbytes)
+    connection.sendall(together)
 
 
 def _received(connection: socket.socket) -> Any:
-    """The next message. Raises EOFError once the other end has hung up."""
-    [count] = _COUNT.unpack(_received_part(connection, _COUNT.size))
-    sizes = struct.unpack(f"={count}Q", _received_part(connection, count * _COUNT.size))
-    pickled, *buffers = [_received_part(connection, size) for size in sizes]
-    return pickle.loads(pickled, buffers=buffers)  # noqa: S301 from our own child or parent
+    """The next message, its buffers where they were received. Raises EOFError once the other end has hung up."""
+    count, body_bytes = _HEAD.unpack(_received_bytes(connection, _HEAD.size))
+    body = memoryview(_received_bytes(connection, body_bytes))
+    at = _aligned(count * _SIZE.size)
+    parts = []
+    for [size] in _SIZE.iter_unpack(body[: count * _SIZE.size]):
+        parts.append(body[at : at + size])
+        at += _aligned(size)
+    return pickle.loads(parts[0], buffers=parts[1:])  # noqa: S301 from our own child or parent
 
 
-def _received_part(connection: socket.socket, size: int) -> bytearray:
-    part = bytearray(size)
-    rest = memoryview(part)
+def _received_bytes(connection: socket.socket, size: int) -> bytearray:
+    received = bytearray(size)
+    rest = memoryview(received)
     while rest:
         taken = connection.recv_into(rest)
         if not taken:
             raise EOFError
         rest = rest[taken:]
-    return part
+    return received
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
 
 
 def _bound_sending(connection: socket.socket) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
 import socket
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from clew.collector import line
 from clew.collector.line import Line, LineBroken
@@ -110,3 +114,20 @@ def test_an_end_that_does_not_read_is_gone(monkeypatch: pytest.MonkeyPatch) -> N
     end.close()
     end.serve()
     theirs.close()
+
+
+@given(buffers=st.lists(st.integers(0, 200_000), max_size=6), text=st.text(max_size=100))
+def test_buffers_come_as_they_were_sent(buffers: list[int], text: str) -> None:
+    """Large and small ones and none, beside what is pickled."""
+    ours, theirs = socket.socketpair()
+    sent = [pickle.PickleBuffer(bytes([number % 251]) * size) for number, size in enumerate(buffers)]
+    with ThreadPoolExecutor(1) as pool, closing(theirs):
+        came: Future[list[memoryview]] = Future()
+        end = Line(theirs, {"take": lambda said, taken: came.set_result([said, *taken])})
+        serving = pool.submit(end.serve)
+        Line(ours, {}).call("take", text, sent)
+        said, *taken = came.result(TIMEOUT_S)
+        ours.close()
+        serving.result(TIMEOUT_S)
+    assert said == text
+    assert [bytes(part) for part in taken] == [bytes(part.raw()) for part in sent]
