@@ -20,6 +20,8 @@ from .statements import SIDE_BY_SIDE, by_one_thread
 SHAPES_MAX = 16
 SHAPE_OWNERS_MIN = 32
 SHAPE_KEYS_MAX = 128
+# Few are copied sooner than read side by side.
+MANY_ROWS = 1_000
 
 EMPTY = -1
 RARE = -2
@@ -54,7 +56,10 @@ class RowsWithAttributes:
 
     def insert_into(self, table: str, conflict: str = "") -> str:
         """The statement that stores them; `conflict` is its ON CONFLICT clause."""
-        joined = SIDE_BY_SIDE if self.pairs is None else f"LEFT JOIN ({_GROUPED_PAIRS}) rare USING (owner)"
+        if self.pairs is not None:
+            joined = f"LEFT JOIN ({_GROUPED_PAIRS}) rare USING (owner)"
+        else:
+            joined = SIDE_BY_SIDE if len(self.rows) >= MANY_ROWS else ""
         selected = [f"{name}::UUID AS {name}" if name in _AS_UUID else name for name in self.names]
         return by_one_thread(
             f"INSERT INTO {table} BY NAME SELECT {', '.join(selected)}, {self.expression} AS attributes "  # noqa: S608
