@@ -15,18 +15,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from .batch import VALUE_ARROW_TYPES, AttributeColumns, ValueType
-from .statements import SIDE_BY_SIDE, by_one_thread
 
 SHAPES_MAX = 16
 SHAPE_OWNERS_MIN = 32
 SHAPE_KEYS_MAX = 128
-# Few are copied sooner than read side by side.
-MANY_ROWS = 1_000
 
 EMPTY = -1
 RARE = -2
-
-_AS_UUID = ("run_id", "linked_run_id", "history_id")
 
 Ints = npt.NDArray[np.int64]
 
@@ -54,17 +49,10 @@ class RowsWithAttributes:
             rows = rows.append_column(name, others[name])
         return replace(self, rows=rows)
 
-    def insert_into(self, table: str, conflict: str = "") -> str:
-        """The statement that stores them; `conflict` is its ON CONFLICT clause."""
-        if self.pairs is not None:
-            joined = f"LEFT JOIN ({_GROUPED_PAIRS}) rare USING (owner)"
-        else:
-            joined = SIDE_BY_SIDE if len(self.rows) >= MANY_ROWS else ""
-        selected = [f"{name}::UUID AS {name}" if name in _AS_UUID else name for name in self.names]
-        return by_one_thread(
-            f"INSERT INTO {table} BY NAME SELECT {', '.join(selected)}, {self.expression} AS attributes "  # noqa: S608
-            f"FROM incoming {joined} {conflict}"
-        )
+    @property
+    def source(self) -> str:
+        """What stands behind FROM."""
+        return "incoming" if self.pairs is None else f"incoming LEFT JOIN ({_GROUPED_PAIRS}) rare USING (owner)"
 
 
 def with_attributes(rows: pa.Table, attributes: AttributeColumns) -> RowsWithAttributes:

@@ -33,7 +33,7 @@ from .large_values import LargeValues
 from .preparing import PreparedBatch
 from .records import DELETE_OWN, JOINED, STATEMENTS, told_by_kept
 from .run_rows import IS_ENTRY, Gone, KnownRun, RunRows
-from .statements import Statements, by_one_thread
+from .statements import SIDE_BY_SIDE, Statements, by_one_thread
 from .variant import RowsWithAttributes
 
 # So many rows, stored or compacted, fill memory with some hundred megabytes that nobody asked for.
@@ -274,7 +274,7 @@ class Writer:
     def _insert(self, table: str, new: RowsWithAttributes, conflict: str = "") -> None:
         if not new.rows.num_rows:
             return
-        self._statements.execute_kept(new.insert_into(table, conflict), incoming=new.rows, pairs=new.pairs)
+        self._statements.execute_kept(_insert_statement(table, new, conflict), incoming=new.rows, pairs=new.pairs)
 
     def _insert_records(self, records: dict[str, pa.Table], owners: pa.Table, kept: Bools) -> None:
         for table, statement in STATEMENTS.items():
@@ -302,6 +302,20 @@ def _tables_of(batch: Prepared) -> Iterator[tuple[str, list[pa.Table]]]:
 
 def _size(name: str, parts: list[pa.Table]) -> tuple[str, int, int]:
     return name, parts[0].num_rows, sum(part.get_total_buffer_size() for part in parts)
+
+
+# Fewer are copied sooner than read side by side.
+_MANY_ROWS = 1_000
+_AS_UUID = ("run_id", "linked_run_id", "history_id")
+
+
+def _insert_statement(table: str, new: RowsWithAttributes, conflict: str) -> str:
+    selected = [f"{name}::UUID AS {name}" if name in _AS_UUID else name for name in new.names]
+    beside = SIDE_BY_SIDE if new.pairs is None and len(new.rows) >= _MANY_ROWS else ""
+    return by_one_thread(
+        f"INSERT INTO {table} BY NAME SELECT {', '.join(selected)}, {new.expression} AS attributes "  # noqa: S608
+        f"FROM {new.source} {beside} {conflict}"
+    )
 
 
 def _has_renamed_roots(events: pa.Table, settlement: Settlement) -> bool:
