@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from ..transfer.output import Output
 
 STDOUT = "-"
-FORMATS = "otlp-json, otlp-proto, parquet or jaeger-json"
-FORMAT_NAMES = one_of("otlp-json", "otlp-proto", "parquet", "jaeger-json")
+_NAMES = ("otlp-json", "otlp-proto", "parquet", "jaeger-json")
+FORMATS = f"{', '.join(_NAMES[:-1])} or {_NAMES[-1]}"
+FORMAT_NAMES = one_of(*_NAMES)
 
 Database = Annotated[
     str | None,

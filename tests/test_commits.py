@@ -14,7 +14,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from sqlalchemy import func, select
 
 from clew.collector.projection import read_requests
-from clew.storage import ExecutionEvent, Store, WorkflowRun
+from clew.storage import ExecutionEvent, Resource, Store, WorkflowRun
 from clew.storage.engine import ROW_GROUP_ROWS
 
 START = 1_750_000_000_000_000_000
@@ -105,6 +105,23 @@ def test_a_commit_is_seen_whole(store: Store) -> None:
     seen = reading.result()
     assert [counts for counts in seen if counts[0] != counts[1]] == []
     assert len(set(seen)) > 1, "it has read between commits"
+
+
+def test_a_thousand_resources_in_one_commit(store: Store) -> None:
+    """Each is there once, also where all of them come again."""
+    for sent in range(2):
+        request = ExportTraceServiceRequest()
+        for number in range(1_200):
+            block = request.resource_spans.add()
+            block.resource.attributes.add(key="service.instance.id").value.int_value = number
+            trace_id = UUID(int=1 + number + 1_200 * sent).bytes
+            block.scope_spans.add().spans.add(trace_id=trace_id, span_id=bytes(7) + b"1", start_time_unix_nano=START)
+        batch = read_requests([request.SerializeToString()]).batch
+        assert batch
+        assert store.write(batch).stored == 1_200
+    with store.read() as reader:
+        [row] = reader.rows(select(func.count(Resource.id).label("resources")))
+    assert row["resources"] == 1_200
 
 
 def _counts_until(over: threading.Event, store: Store) -> list[tuple[int, int]]:
