@@ -36,10 +36,11 @@ from .variant import RowsWithAttributes
 
 UNCOMPACTED = select(func.count()).where(ExecutionEvent.compacted_at_unix_nano.is_(None))
 
-# Whole row groups: only such are taken apart.
-PORTION_ROWS = 2 * ROW_GROUP_ROWS
+# A whole row group: only such are taken apart.
+PORTION_ROWS = ROW_GROUP_ROWS
 CHECKPOINT_PORTIONS = 16
-ARRIVED_REST_MIN = ROW_GROUP_ROWS // 2
+# As many as a row group has in a file of the smaller ones.
+TYPED_ROWS_MIN = ROW_GROUP_ROWS // 2
 CHECKPOINT_ARRIVED_ROWS = 500_000
 KEYS_MAX = 1_000
 
@@ -48,7 +49,7 @@ def can_arrive_compacted(batch: PreparedBatch) -> bool:
     """Do the events fill a row group, which the engine writes at once, and would nothing that is stored with them
     become too many columns?"""
     parts = (batch.events, batch.logs, batch.links, batch.resources, batch.scopes)
-    much = [part.keys for part in parts if part is not None and part.rows.num_rows >= ARRIVED_REST_MIN]
+    much = [part.keys for part in parts if part is not None and part.rows.num_rows >= TYPED_ROWS_MIN]
     return batch.events.rows.num_rows >= ROW_GROUP_ROWS and all(keys and len(keys) <= KEYS_MAX for keys in much)
 
 
@@ -65,7 +66,7 @@ class Compaction:
     @contextmanager
     def on_arrival(self) -> Iterator[None]:
         """For a transaction that compacts the events that it stores, as far as `arrived` says."""
-        with self._shredding(ARRIVED_REST_MIN):
+        with self._shredding():
             self._is_on_arrival = True
             try:
                 yield
@@ -84,7 +85,7 @@ class Compaction:
         if not self._is_on_arrival or rows < ROW_GROUP_ROWS:
             return events
         rest = rows % ROW_GROUP_ROWS
-        whole = rows - (rest if rest < ARRIVED_REST_MIN else 0)
+        whole = rows - (rest if rest < TYPED_ROWS_MIN else 0)
         now = time.time_ns()
         self._connection.execute(_NOTE, [now, events.keys])
         self._arrived_since_checkpoint += whole
@@ -94,7 +95,7 @@ class Compaction:
 
     def portion(self) -> int:
         """Compacts the oldest PORTION_ROWS events that are not; returns how many, 0 where there are fewer."""
-        with self._shredding(ROW_GROUP_ROWS), self._damage.transaction(self._connection):
+        with self._shredding(), self._damage.transaction(self._connection):
             rows = self._rewritten()
         self._portions_since_checkpoint += bool(rows)
         if self._portions_since_checkpoint >= (CHECKPOINT_PORTIONS if rows else 1):
@@ -119,11 +120,11 @@ class Compaction:
         return int(rows)
 
     @contextmanager
-    def _shredding(self, rows_min: int) -> Iterator[None]:
-        """Row groups of so many rows that are written within hold attributes as typed columns; no checkpoint comes
-        within."""
+    def _shredding(self) -> Iterator[None]:
+        """Row groups of TYPED_ROWS_MIN rows that are written within hold attributes as typed columns; no checkpoint
+        comes within."""
         try:
-            self._set(variant_minimum_shredding_size=rows_min, checkpoint_threshold="1TB")
+            self._set(variant_minimum_shredding_size=TYPED_ROWS_MIN, checkpoint_threshold="1TB")
             yield
         finally:
             self._set(**{name: SETTINGS[name] for name in ("variant_minimum_shredding_size", "checkpoint_threshold")})

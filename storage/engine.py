@@ -1,8 +1,8 @@
 """How a database is opened. What differs between engines lives here.
 
-DuckDB is embedded: one process owns the file, every connection is a cursor of the one that opened it. The file is
-attached with row groups of ROW_GROUP_ROWS rows: a transaction of at least that many rows goes straight to compressed
-row groups instead of through the write-ahead log, and a read of one run prunes finely (ARCHITECTURE.md, decisions).
+DuckDB is embedded: one process owns the file, every connection is a cursor of the one that opened it. A file has row
+groups of ROW_GROUP_ROWS rows: a transaction of at least that many rows goes straight to compressed row groups instead
+of through the write-ahead log, and a read of one run prunes finely (ARCHITECTURE.md, decisions).
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from sqlalchemy.pool import QueuePool
 
 from .errors import DatabaseLocked, StorageError
 
-ROW_GROUP_ROWS = 4096
+ROW_GROUP_ROWS = 8192
+# Of files that do not say: those made before revision 0015.
+_ROW_GROUP_ROWS_ONCE = 4096
 CATALOG = "clew"
 
 MEMORY_BYTES = 1_000_000_000
@@ -43,6 +45,10 @@ SETTINGS: dict[str, Any] = {
 }
 
 _BYTES_KEPT = 400_000_000
+
+_SAYS_ROW_GROUP_ROWS = f"""
+    SELECT comment FROM duckdb_tables() WHERE database_name = '{CATALOG}' AND table_name = 'execution_events'
+"""  # noqa: S608
 
 
 def database_path(url: str) -> Path:
@@ -76,7 +82,7 @@ def open_engines(path: Path) -> tuple[Engine, Engine]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         quoted = str(path).replace("'", "''")
-        owner.execute(f"ATTACH '{quoted}' AS {CATALOG} (TYPE duckdb, ROW_GROUP_SIZE {ROW_GROUP_ROWS})")
+        _attach(owner, quoted)
         owner.execute(f"SET temp_directory = '{quoted}.tmp'")
     except (duckdb.Error, OSError) as error:
         owner.close()
@@ -85,6 +91,17 @@ def open_engines(path: Path) -> tuple[Engine, Engine]:
     engine = _pooled(owner, duckdb_engine.ConnectionWrapper)
     event.listen(engine, "engine_disposed", lambda _engine: _close(owner))
     return engine, _pooled(owner, _ReadOnly)
+
+
+def _attach(owner: duckdb.DuckDBPyConnection, quoted: str) -> None:
+    """With the row groups that the file has: among larger ones a checkpoint makes one of two, and what was a typed
+    column of theirs is none then."""
+    attach = f"ATTACH '{quoted}' AS {CATALOG} (TYPE duckdb, ROW_GROUP_SIZE {{}})"
+    owner.execute(attach.format(ROW_GROUP_ROWS))
+    said = owner.execute(_SAYS_ROW_GROUP_ROWS).fetchone()
+    if said == (None,):
+        owner.execute(f"DETACH {CATALOG}")
+        owner.execute(attach.format(_ROW_GROUP_ROWS_ONCE))
 
 
 def _close(owner: duckdb.DuckDBPyConnection) -> None:

@@ -18,8 +18,19 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from sqlalchemy import text
 
 from clew.collector.projection import read_requests
-from clew.storage import DatabaseSession, Store, Upkeep, WorkflowRun, WriteFailed, compacting, engine, upkeep, writing
-from clew.storage.compacting import ARRIVED_REST_MIN, PORTION_ROWS
+from clew.storage import (
+    DatabaseSession,
+    Store,
+    Upkeep,
+    WorkflowRun,
+    WriteFailed,
+    compacting,
+    engine,
+    migrate,
+    upkeep,
+    writing,
+)
+from clew.storage.compacting import PORTION_ROWS, TYPED_ROWS_MIN
 from clew.storage.engine import ROW_GROUP_ROWS
 
 START = 10**18
@@ -97,7 +108,7 @@ def test_attributes_become_typed_columns(filled: Store) -> None:
     they arrived do not."""
     assert answer(filled, TYPED) == 0
     assert filled.compact() == PORTION_ROWS
-    assert answer(filled, TYPED) == 2
+    assert answer(filled, TYPED) == PORTION_ROWS // ROW_GROUP_ROWS
 
 
 def test_checkpoints_take_nothing_apart(tmp_path: Path) -> None:
@@ -110,6 +121,22 @@ def test_checkpoints_take_nothing_apart(tmp_path: Path) -> None:
             write(store, range(first, first + 512))
     with closing(Store(path)) as reopened:
         assert answer(reopened, TYPED) == PORTION_ROWS // ROW_GROUP_ROWS
+
+
+@pytest.mark.parametrize(("made_before", "rows"), [(False, ROW_GROUP_ROWS), (True, ROW_GROUP_ROWS // 2)])
+def test_files_keep_their_row_groups(tmp_path: Path, *, made_before: bool, rows: int) -> None:
+    """Where they were smaller when it was made, a checkpoint would make larger ones of two, and nothing of theirs would
+    be typed any more."""
+    path = tmp_path / "clew.duckdb"
+    with closing(Store(path)) as store:
+        write(store, range(1))
+        if made_before:
+            migrate.downgrade(store.engine, "0014")
+            migrate.upgrade(store.engine)
+    with closing(Store(path)) as store:
+        write(store, range(1, 1 + PORTION_ROWS))
+        assert store.compact() == PORTION_ROWS
+        assert answer(store, TYPED) == PORTION_ROWS // rows
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -136,7 +163,7 @@ def test_too_many_keys_are_left_as_they_are(store: Store, monkeypatch: pytest.Mo
         (ROW_GROUP_ROWS - 1, 0),
         (ROW_GROUP_ROWS, ROW_GROUP_ROWS),
         (2 * ROW_GROUP_ROWS + 100, 2 * ROW_GROUP_ROWS),
-        (2 * ROW_GROUP_ROWS + ARRIVED_REST_MIN, 2 * ROW_GROUP_ROWS + ARRIVED_REST_MIN),
+        (2 * ROW_GROUP_ROWS + TYPED_ROWS_MIN, 2 * ROW_GROUP_ROWS + TYPED_ROWS_MIN),
     ],
 )
 def test_what_arrives_is_compacted_at_once(store: Store, tmp_path: Path, events: int, compacted: int) -> None:
@@ -164,14 +191,14 @@ def test_arrivals_of_too_many_keys_are_left(store: Store, monkeypatch: pytest.Mo
     built = ExportTraceServiceRequest.FromString(request(range(PORTION_ROWS)))
     spans = built.resource_spans[0].scope_spans[0].spans
     if where == "in logs":
-        for number, span in enumerate(spans[:ARRIVED_REST_MIN]):
+        for number, span in enumerate(spans[:TYPED_ROWS_MIN]):
             span.events.add().attributes.add(key=f"key {number % 53}").value.int_value = number
     else:
         nested = AnyValue(kvlist_value={"values": [KeyValue(key="inner")]})
         value = nested if where == "within a value" else AnyValue(string_value="said")
         spans[7].attributes.add(key="outer").value.CopyFrom(value)
     store.write(read_requests([built.SerializeToString()]).batch)
-    assert (answer(store, TYPED), answer(store, COMPACTED)) == (2, PORTION_ROWS)
+    assert (answer(store, TYPED), answer(store, COMPACTED)) == (PORTION_ROWS // ROW_GROUP_ROWS, PORTION_ROWS)
 
 
 def test_arrivals_are_folded_into_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
