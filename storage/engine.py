@@ -96,12 +96,14 @@ def open_engines(path: Path) -> tuple[Engine, Engine]:
 def _attach(owner: duckdb.DuckDBPyConnection, quoted: str) -> None:
     """With the row groups that the file has: among larger ones a checkpoint makes one of two, and what was a typed
     column of theirs is none then."""
-    attach = f"ATTACH '{quoted}' AS {CATALOG} (TYPE duckdb, ROW_GROUP_SIZE {{}})"
-    owner.execute(attach.format(ROW_GROUP_ROWS))
-    said = owner.execute(_SAYS_ROW_GROUP_ROWS).fetchone()
-    if said == (None,):
+
+    def attach(rows: int) -> None:
+        owner.execute(f"ATTACH '{quoted}' AS {CATALOG} (TYPE duckdb, ROW_GROUP_SIZE {rows})")
+
+    attach(ROW_GROUP_ROWS)
+    if owner.execute(_SAYS_ROW_GROUP_ROWS).fetchone() == (None,):
         owner.execute(f"DETACH {CATALOG}")
-        owner.execute(attach.format(_ROW_GROUP_ROWS_ONCE))
+        attach(_ROW_GROUP_ROWS_ONCE)
 
 
 def _close(owner: duckdb.DuckDBPyConnection) -> None:

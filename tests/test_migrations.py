@@ -154,6 +154,16 @@ def test_an_empty_file_is_migrated_when_opened(path: Path) -> None:
     store.close()
 
 
+def test_a_file_may_have_any_name(tmp_path: Path) -> None:
+    """Quotes and braces in it mean nothing."""
+    path = tmp_path / "Ariadne's {thread}.duckdb"
+    for _ in range(2):
+        with closing(Store.open(str(path))) as store:
+            _write_a_span(store)
+            assert run_as_otlp(store, RUN)
+    assert path.exists()
+
+
 def test_data_survives_closing(filled: Path) -> None:
     """Opening a database of the newest revision changes nothing."""
     store = Store.open(str(filled))
