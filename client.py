@@ -15,10 +15,12 @@ _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 class ClientError(Exception):
-    """A question that got no answer. `position`: which character of a filter is to blame, where one is."""
+    """A question that got no answer. `parameter`: which one of the question is to blame, and `position`: which character
+    of it, where one is."""
 
-    def __init__(self, message: str, position: int | None = None) -> None:
+    def __init__(self, message: str, parameter: str | None = None, position: int | None = None) -> None:
         super().__init__(message)
+        self.parameter = parameter
         self.position = position
 
 
@@ -87,7 +89,7 @@ class Client:
     def _refused(self, answer: httpx.Response) -> NoReturn:
         self._told_in_json(answer)
         error = answer.json()["error"]
-        raise ClientError(error["message"], error.get("position"))
+        raise ClientError(error["message"], error.get("parameter"), error.get("position"))
 
     def _told_in_json(self, answer: httpx.Response) -> None:
         if not answer.headers.get("content-type", "").startswith("application/json"):

@@ -1,7 +1,7 @@
 """What commands share: how they ask a server, and how they tell what they found or why they did not."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,9 +18,14 @@ Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the API's answer as it came.")]
 
 
-def one_of(*words: str) -> Callable[[], list[str]]:
+def one_of(words: Sequence[str]) -> Callable[[], list[str]]:
     """For an option's completion."""
     return lambda: list(words)
+
+
+def listed(words: Sequence[str]) -> str:
+    """For an option's help: `a, b or c`."""
+    return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 @contextmanager
@@ -34,9 +39,10 @@ def asking(url: str, text: str | None = None, **options: str) -> "Iterator[Clien
         try:
             yield Client(url)
         except ClientError as error:
-            parameter, colon, reason = str(error).partition(": ")
-            told = f"{options.get(parameter, parameter)}{colon}{reason}"
-            if parameter == "filter" and text is not None and error.position is not None:
+            told = str(error)
+            if error.parameter in options:
+                told = options[error.parameter] + told.removeprefix(error.parameter)
+            if error.parameter == "filter" and text is not None and error.position is not None:
                 told += f"\n{terminal.pointed_at(text, error.position)}"
             raise ClientError(told) from error
 

@@ -8,7 +8,7 @@ import typer
 
 from .. import terminal
 from ..settings import LOCAL_URL
-from .asking import AsJson, Limit, RunId, Url, asking, one_of, say
+from .asking import AsJson, Limit, RunId, Url, asking, listed, one_of, say
 
 CHANGES = ("added", "missing", "slower", "faster", "status", "attributes")
 
@@ -47,9 +47,7 @@ def compare(
     b: Annotated[str | None, typer.Argument(metavar="RUN", help="The run to compare; else the latest run.")] = None,
     only: Annotated[
         str | None,
-        typer.Option(
-            help="Only added, missing, slower, faster, status or attributes.", autocompletion=one_of(*CHANGES)
-        ),
+        typer.Option(help=f"Only {listed(CHANGES)}.", autocompletion=one_of(CHANGES)),
     ] = None,
     tolerance: Annotated[
         float, typer.Option(min=0, help="By what share the longer exceeds the shorter to be shown.")

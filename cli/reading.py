@@ -7,19 +7,18 @@ import typer
 
 from .. import terminal
 from ..settings import LOCAL_URL
-from .asking import AsJson, Limit, RunId, Url, asking, one_of, say
+from .asking import AsJson, Limit, RunId, Url, asking, listed, one_of, say
 
 TREE_DEPTH = 12
 TREE_LINES = 200
+STATUSES = ("running", "completed", "failed")
 
 
 def runs(
     session: Annotated[str | None, typer.Option(help="Only runs of this session.")] = None,
     status: Annotated[
         str | None,
-        typer.Option(
-            help="Only running, completed or failed runs.", autocompletion=one_of("running", "completed", "failed")
-        ),
+        typer.Option(help=f"Only {listed(STATUSES)} runs.", autocompletion=one_of(STATUSES)),
     ] = None,
     agent: Annotated[str | None, typer.Option(help="Only runs of this agent.")] = None,
     since: Annotated[

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..settings import LOCAL_URL
-from .asking import Url, asking, interruption_told, mistakes_told, one_of, say, warn
+from .asking import Url, asking, interruption_told, listed, mistakes_told, one_of, say, warn
 
 if TYPE_CHECKING:
     from ..client import Client
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 STDOUT = "-"
 _NAMES = ("otlp-json", "otlp-proto", "parquet", "jaeger-json")
-FORMATS = f"{', '.join(_NAMES[:-1])} or {_NAMES[-1]}"
-FORMAT_NAMES = one_of(*_NAMES)
+FORMATS = listed(_NAMES)
+FORMAT_NAMES = one_of(_NAMES)
 
 Database = Annotated[
     str | None,
