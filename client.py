@@ -15,8 +15,8 @@ _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 class ClientError(Exception):
-    """A question that got no answer. `parameter`: which one of the question is to blame, and `position`: which character
-    of it, where one is."""
+    """A question that got no answer. `parameter`: which of the question's is to blame, where one is; `position`: which
+    character of it."""
 
     def __init__(self, message: str, parameter: str | None = None, position: int | None = None) -> None:
         super().__init__(message)
